@@ -1,0 +1,132 @@
+// Package exchange is the model of one proxied request and its response, the same for HTTP/1.1, HTTP/2 and HTTP/3.
+//
+// A downstream server fills Peer, Req and ReqBody and hands the Exchange to a Handler together with a Responder; the Handler
+// (the Engine) fills Resp, RespBody and what telemetry records. Strings in Head and Fields may be views into a buffer that the
+// connection owns: they are valid until ServeExchange returns. Whoever keeps one longer clones it.
+//
+// The package knows nothing of sockets, codecs, routes or filters, and does not use net/http: codecs of our own and adapters
+// to other libraries fill the same types.
+package exchange
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// Proto is the HTTP version of one side of an exchange.
+type Proto uint8
+
+// The protocols that an exchange can arrive or leave by.
+const (
+	ProtoUnknown Proto = iota
+	HTTP10
+	HTTP11
+	HTTP2
+	HTTP3
+)
+
+// String returns the protocol as in an access log, "HTTP/1.1".
+func (p Proto) String() string {
+	return [...]string{"unknown", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"}[p]
+}
+
+// TLSInfo is what the TLS handshake of the client connection established.
+type TLSInfo struct {
+	// ServerName is the SNI: lower case, without trailing dot; "" when the client sent none.
+	ServerName string
+	// Version and CipherSuite are the TLS code points (tls.VersionTLS13, ...).
+	Version     uint16
+	CipherSuite uint16
+	// PeerCertificates are the client's certificates, DER, leaf first.
+	PeerCertificates [][]byte
+}
+
+// Peer describes the client connection that an exchange came by.
+type Peer struct {
+	// Bind names the socket: the key of the bind in the snapshot, "ADDRESS:PORT".
+	Bind   string
+	Remote netip.AddrPort
+	Local  netip.AddrPort
+	Proto  Proto
+	// TLS is nil for a plaintext connection.
+	TLS *TLSInfo
+}
+
+// Response is a response head.
+type Response struct {
+	Status int
+	Fields Fields
+}
+
+// RouteRef names the route and rule that an exchange took. One is made per rule when a snapshot is compiled and shared by all
+// exchanges; it is never written after.
+type RouteRef struct {
+	// Route is "Kind/namespace/name".
+	Route string
+	// Rule is the rule's name, or its index in the route.
+	Rule string
+}
+
+// Exchange is one request and its response. It belongs to the goroutine that serves it.
+type Exchange struct {
+	Peer    Peer
+	Req     Head
+	ReqBody Body
+
+	// Resp and RespBody are what the client gets. A filter that answers by itself fills them; RespBody nil means NoBody.
+	Resp     Response
+	RespBody Body
+
+	// Start is when the request's first byte was seen.
+	Start time.Time
+
+	// What the exchange became; telemetry reads it last.
+
+	// Route is nil until a rule matched.
+	Route *RouteRef
+	// Cluster and Endpoint are where the last attempt went; "" when none was made.
+	Cluster  string
+	Endpoint string
+	// Attempts counts the tries made upstream, retries included.
+	Attempts int
+	// Fault is why the exchange failed, nil when it did not.
+	Fault *Fault
+	// BytesIn and BytesOut count body bytes from and to the client.
+	BytesIn  int64
+	BytesOut int64
+	// TraceID is the 32 hex digits of the trace the exchange belongs to, "" when there is none.
+	TraceID string
+
+	// Mirrors are the clusters that get a copy of the request; a mirror filter appends to it.
+	Mirrors []string
+
+	// Slots hold per-exchange filter state, one place per filters.Slot, numbered when the chain is compiled.
+	Slots []any
+}
+
+// Responder is the writing half of the client's side of one exchange. Its methods are called from one goroutine, in the order
+// Inform*, Respond, Write*, Finish, or Respond and then Tunnel.
+type Responder interface {
+	// Inform sends an interim response: 103 Early Hints and the like. 101 is not interim; it goes to Respond.
+	Inform(status int, fields Fields) error
+	// Respond sends the final response head. length is the body's length, or -1 when unknown. Hop-by-hop fields are already
+	// removed; the Responder adds its protocol's framing.
+	Respond(resp *Response, length int64) error
+	// Write sends body bytes. They may be held back until Flush or Finish.
+	Write(p []byte) (int, error)
+	// Flush sends what was held back.
+	Flush() error
+	// Finish ends the response with these trailers, if any.
+	Finish(trailers Fields) error
+	// Tunnel turns the exchange into a raw stream, after Respond with 101 (HTTP/1.1 Upgrade) or a 2xx (extended CONNECT).
+	// The request body must not be read after.
+	Tunnel() (Stream, error)
+	// Abort ends a response that cannot be completed so that the client notices: a reset stream, a closed connection.
+	Abort()
+}
+
+// Handler serves exchanges. ServeExchange returns when the exchange is over; the context ends when the client goes away.
+type Handler interface {
+	ServeExchange(ctx context.Context, x *Exchange, w Responder)
+}

@@ -1,0 +1,24 @@
+//go:build never
+package deps
+import (
+ _ "sigs.k8s.io/gateway-api/apis/v1"
+ _ "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+ _ "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+ _ "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+ _ "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+ _ "github.com/quic-go/quic-go/http3"
+ _ "github.com/prometheus/client_golang/prometheus/promhttp"
+ _ "go.opentelemetry.io/otel/sdk/trace"
+ _ "go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+ _ "go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+ _ "go.opentelemetry.io/contrib/propagators/b3"
+ _ "github.com/spf13/cobra"
+ _ "github.com/fsnotify/fsnotify"
+ _ "github.com/miekg/dns"
+ _ "google.golang.org/grpc"
+ _ "github.com/coder/websocket"
+ _ "golang.org/x/net/http2"
+ _ "go.yaml.in/yaml/v3"
+ _ "sigs.k8s.io/yaml"
+ _ "github.com/google/go-cmp/cmp"
+)
