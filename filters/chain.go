@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"gatehouse.dev/gatehouse/gateway/exchange"
@@ -104,13 +106,16 @@ func (c Chain) OnResponse(x *exchange.Exchange, ran int) {
 	}
 }
 
-// Decode opens a payload strictly: unknown fields are errors. Filter packages use it.
+// Decode opens a payload strictly: unknown fields, and anything after the value, are errors. Filter packages use it.
 func Decode[T any](payload []byte) (T, error) {
 	var v T
 	dec := json.NewDecoder(bytes.NewReader(payload))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&v); err != nil {
 		return v, fmt.Errorf("payload: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return v, errors.New("payload: something follows the JSON value")
 	}
 	return v, nil
 }

@@ -1,5 +1,6 @@
 // Package plan is what translators make: a config.Config, the outcome for every object, and the problems found. It is the only home
-// of the rules of precedence and conflict, so that two translators cannot decide differently.
+// of the rules of precedence and conflict (ByPrecedence, Conflicts, Overlaps, Hostnames), so that two translators cannot decide
+// differently. It knows nothing of Kubernetes objects.
 package plan
 
 import (
@@ -7,28 +8,38 @@ import (
 	"gatehouse.dev/gatehouse/gateway/config"
 )
 
-// Plan is the result of one translation.
+// Plan is the result of one translation. It is immutable: what did not change since the Plan before it is the same pointer.
 type Plan struct {
-	Config   *config.Config
-	Outcomes []Outcome
-	Problems []problem.Problem
+	Config *config.Config `json:"config"`
+	// Outcomes are sorted by object and parent.
+	Outcomes []Outcome `json:"outcomes,omitempty"`
+	// Problems are sorted by place. They are the translation's own; those of source.State come on top.
+	Problems []problem.Problem `json:"problems,omitempty"`
 }
 
 // Outcome is what became of an object under one parent (a route under a Gateway's listener, a listener under its Gateway, a Gateway
 // under its class). It carries no time: who writes a status stamps it.
+//
+// A listener is its Gateway's Origin with Rule set to the listener's name. A route's parent is the Gateway's Origin with Rule set to
+// the parentRef's sectionName, which is "" when the parentRef names the whole Gateway.
 type Outcome struct {
-	Object config.Origin
+	Object config.Origin `json:"object"`
 	// Parent is the zero Origin for an object that has none.
-	Parent     config.Origin
-	Conditions []Condition
+	Parent     config.Origin `json:"parent,omitzero"`
+	Conditions []Condition   `json:"conditions"`
 	// AttachedRoutes counts the routes of a listener; -1 for other objects.
-	AttachedRoutes int
+	AttachedRoutes int `json:"attachedRoutes"`
+	// ParentRef is the index in a route's spec.parentRefs that this outcome answers, which tells apart references that differ in
+	// port only; 0 for other objects.
+	ParentRef int `json:"parentRef,omitempty"`
+	// SupportedKinds are the route kinds that a listener serves; nil for other objects.
+	SupportedKinds []string `json:"supportedKinds,omitempty"`
 }
 
 // Condition is one condition of Gateway API, without time.
 type Condition struct {
-	Type    string
-	Status  bool
-	Reason  string
-	Message string
+	Type    string `json:"type"`
+	Status  bool   `json:"status"`
+	Reason  string `json:"reason"`
+	Message string `json:"message,omitempty"`
 }

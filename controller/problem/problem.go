@@ -25,6 +25,7 @@ const (
 	UnknownClass          Reason = "UnknownClass"          // gatewayClassName names no class of this gateway
 	UnsupportedProtocol   Reason = "UnsupportedProtocol"   // a protocol that this version does not serve
 	HostnameConflict      Reason = "HostnameConflict"      // two listeners with one port, protocol and hostname
+	InvalidParameters     Reason = "InvalidParameters"     // a parametersRef that this version does not read
 	ProtocolConflict      Reason = "ProtocolConflict"      // two listeners with one port and different protocols
 	InvalidCertificateRef Reason = "InvalidCertificateRef" // a certificate that is missing or does not parse
 	InvalidRouteKinds     Reason = "InvalidRouteKinds"     // allowedRoutes names a kind that the listener cannot serve

@@ -238,3 +238,11 @@ func BindKey(addr netip.Addr, port uint16) string {
 	}
 	return netip.AddrPortFrom(addr, port).String()
 }
+
+// Applied says what of a configuration that took effect does not serve.
+type Applied struct {
+	// Listeners whose address cannot be bound, by name.
+	Listeners map[string]error
+	// Clusters that cannot be set up, by name.
+	Clusters map[string]error
+}

@@ -48,6 +48,7 @@ func (*bytesBody) Trailers() Fields { return nil }
 // Stream is a raw two-way byte stream: what is left of an exchange after a protocol switch.
 type Stream interface {
 	io.ReadWriteCloser
-	// CloseWrite tells the other end that no more bytes follow, where the protocol below can say so.
+	// CloseWrite tells the other end that no more bytes follow. errors.ErrUnsupported means that the protocol below cannot say so
+	// and only Close is left.
 	CloseWrite() error
 }

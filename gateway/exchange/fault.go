@@ -1,6 +1,9 @@
 package exchange
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Side says on which side of the gateway a fault arose.
 type Side uint8
@@ -104,4 +107,12 @@ func NewFault(kind Kind, err error) *Fault {
 		f.Status = 504
 	}
 	return f
+}
+
+// AsFault returns the Fault in err's chain, or a new one of the given kind about err.
+func AsFault(err error, kind Kind) *Fault {
+	if f, ok := errors.AsType[*Fault](err); ok {
+		return f
+	}
+	return NewFault(kind, err)
 }

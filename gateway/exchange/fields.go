@@ -36,7 +36,7 @@ func (f Fields) Has(id ID) bool {
 }
 
 // Lookup returns the combined value of every field line with this name, in any case: one line's value as it is, several joined
-// with ", " (RFC 9110 5.2). ok says whether there was any.
+// with ", " (RFC 9110 5.2), those of Cookie with "; " (RFC 9113 8.2.3). ok says whether there was any.
 func (f Fields) Lookup(name string) (value string, ok bool) {
 	id := IDOf(name)
 	first := -1
@@ -59,6 +59,8 @@ func (f Fields) Lookup(name string) (value string, ok bool) {
 		return "", false
 	case joined == nil:
 		return f[first].Value, true
+	case id == Cookie:
+		return strings.Join(joined, "; "), true
 	default:
 		return strings.Join(joined, ", "), true
 	}

@@ -1,6 +1,8 @@
 package exchange
 
 import (
+	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -32,27 +34,53 @@ func CanonicalHost(authority string) string {
 	host := authority
 	if strings.HasPrefix(host, "[") {
 		if end := strings.IndexByte(host, ']'); end > 0 {
-			return strings.ToLower(host[1:end])
+			return lowerASCII(host[1:end])
 		}
-	} else if colon := strings.IndexByte(host, ':'); colon >= 0 && colon == strings.LastIndexByte(host, ':') {
+	} else if colon := portColon(host); colon >= 0 {
 		host = host[:colon]
 	}
-	host = strings.TrimSuffix(host, ".")
-	for i := range len(host) {
-		if 'A' <= host[i] && host[i] <= 'Z' {
-			return strings.ToLower(host)
+	return lowerASCII(strings.TrimSuffix(host, "."))
+}
+
+// lowerASCII leaves all but A to Z alone: strings.ToLower would make a host in another script equal to one in ASCII (U+212A, the
+// Kelvin sign, becomes 'k').
+func lowerASCII(s string) string {
+	for i := range len(s) {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			lower := []byte(s)
+			for j := i; j < len(lower); j++ {
+				if 'A' <= lower[j] && lower[j] <= 'Z' {
+					lower[j] |= 0x20
+				}
+			}
+			return string(lower)
 		}
 	}
-	return host
+	return s
 }
 
 // AuthorityPort returns the port part of the authority, "" when there is none.
 func (h *Head) AuthorityPort() string {
-	colon := strings.LastIndexByte(h.Authority, ':')
-	if colon < 0 || strings.IndexByte(h.Authority[colon:], ']') >= 0 {
-		return ""
+	if colon := portColon(h.Authority); colon >= 0 {
+		return h.Authority[colon+1:]
 	}
-	return h.Authority[colon+1:]
+	return ""
+}
+
+// portColon returns where the colon before the port stands, or -1. An IPv6 address without brackets, which no URI allows, has no
+// port.
+func portColon(authority string) int {
+	colon := strings.LastIndexByte(authority, ':')
+	if bracket := strings.LastIndexByte(authority, ']'); bracket >= 0 {
+		if colon < bracket {
+			return -1
+		}
+		return colon
+	}
+	if colon != strings.IndexByte(authority, ':') {
+		return -1
+	}
+	return colon
 }
 
 // Path returns the normalised path: the one that is matched, authorized and forwarded. It is valid after Normalize.
@@ -60,6 +88,9 @@ func (h *Head) Path() string { return h.path }
 
 // Query returns the query byte for byte as received, without the '?'.
 func (h *Head) Query() string { return h.query }
+
+// HasQuery reports whether the target has a '?', be the query behind it empty or not.
+func (h *Head) HasQuery() bool { return h.hasQuery }
 
 // SetPath replaces the path; path must be absolute and already normalised. The query stays.
 func (h *Head) SetPath(path string) { h.path = path }
@@ -73,21 +104,68 @@ func (h *Head) ForwardTarget() string {
 }
 
 // Normalize splits Target into path and query and gives the path its one normal form. It returns a *Fault of kind BadPath when
-// the path has no one safe meaning. See normalizePath for the treatment of each hard case.
+// the path has no one safe meaning; Path is "" then. See NormalizePath for the treatment of each hard case.
 func (h *Head) Normalize() error {
 	path, query, found := strings.Cut(h.Target, "?")
-	h.query, h.hasQuery = query, found
-	if path == "*" && h.Method == "OPTIONS" {
+	h.path, h.query, h.hasQuery = "", query, found
+	for i := range len(query) {
+		if c := query[i]; c <= ' ' || c == '#' || c == 0x7f {
+			return NewFault(BadPath, errPath("the query holds a space, a control character or '#'"))
+		}
+	}
+	// The asterisk-form has neither path nor query (RFC 9112 3.2.4).
+	if h.Target == "*" && h.Method == "OPTIONS" {
 		h.path = path
 		return nil
 	}
-	if i := strings.IndexFunc(query, func(r rune) bool { return r <= ' ' || r == '#' || r == 0x7f }); i >= 0 {
-		return NewFault(BadPath, errPath("the query holds a space, a control character or '#'"))
-	}
-	normal, err := normalizePath(path)
+	normal, err := NormalizePath(path)
 	if err != nil {
 		return NewFault(BadPath, err)
 	}
 	h.path = normal
 	return nil
+}
+
+// ValidAuthority reports whether an authority is a host with an optional port and nothing else: no userinfo, no space, a numeric
+// port (RFC 9110 7.2). The empty authority of an HTTP/1.0 request is valid.
+func ValidAuthority(authority string) bool {
+	host, port := authority, ""
+	if strings.HasPrefix(authority, "[") {
+		end := strings.IndexByte(authority, ']')
+		if end < 0 {
+			return false
+		}
+		if _, err := netip.ParseAddr(authority[1:end]); err != nil {
+			return false
+		}
+		host, port = "", authority[end+1:]
+	} else if colon := strings.IndexByte(authority, ':'); colon >= 0 {
+		host, port = authority[:colon], authority[colon:]
+		if host == "" {
+			return false
+		}
+	}
+	for i := range len(host) {
+		if c := host[i]; !unreserved(c) {
+			return false
+		}
+	}
+	if port == "" {
+		return true
+	}
+	n, err := strconv.ParseUint(port[1:], 10, 16)
+	return port[0] == ':' && err == nil && n > 0 && port[1] != '+'
+}
+
+// Clone returns a head that shares nothing with the exchange's buffer.
+func (h *Head) Clone() Head {
+	c := *h
+	for _, s := range []*string{&c.Method, &c.Scheme, &c.Authority, &c.Target, &c.Protocol, &c.path, &c.query} {
+		*s = strings.Clone(*s)
+	}
+	c.Fields = make(Fields, len(h.Fields))
+	for i, f := range h.Fields {
+		c.Fields[i] = Field{Name: strings.Clone(f.Name), Value: strings.Clone(f.Value), ID: f.ID}
+	}
+	return c
 }

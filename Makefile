@@ -1,0 +1,68 @@
+# The commands of this repository. `make` alone lists them.
+
+# go.mod names a Go release newer than many machines have. With "auto" any Go from 1.21 on fetches that release by itself; being set
+# here it also wins over `go env -w GOTOOLCHAIN=local`.
+export GOTOOLCHAIN := auto
+
+GO       ?= go
+FUZZTIME ?= 10s
+# What the tests may take altogether before they count as hung.
+TIMEOUT  ?= 15m
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+
+# The race detector needs a C compiler; without one the tests run without it, and say so.
+RACE := $(if $(shell command -v gcc || command -v clang || command -v cc),-race)
+
+# Linters are pinned in a module of their own, which keeps their dependencies out of the gateway's.
+TOOL := $(GO) tool -modfile=.ci/tools/go.mod
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the commands
+	@echo 'Usage: make COMMAND'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-7s %s\n", $$1, $$2}' Makefile
+
+.PHONY: build
+build: ## build every program into bin/
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: run
+run: build ## run the gateway in front of the Bookinfo services; Ctrl-C stops both
+	@bin/bookinfo demo -- bin/gatehouse run --config deploy/examples/bookinfo --state .state
+
+.PHONY: test
+test: ## run all tests, with the race detector
+	@$(if $(RACE),:,echo 'no C compiler: testing without the race detector' >&2)
+	$(GO) test $(RACE) -timeout $(TIMEOUT) ./...
+
+.PHONY: lint
+lint: ## check formatting, vet, staticcheck and golangci-lint
+	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && [ -z "$$files" ] || { echo "not formatted, run 'make fmt': $$files" >&2; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(TOOL) golangci-lint run
+
+.PHONY: fmt
+fmt: ## format every Go file
+	@"$$($(GO) env GOROOT)/bin/gofmt" -w .
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's|^\(.*\)/[^/]*:func |\1 |' | sort | \
+	while read -r dir target; do \
+		echo "$$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
+	done
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./routing/... ./bench/...
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin coverage.out

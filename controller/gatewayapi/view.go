@@ -1,0 +1,151 @@
+package gatewayapi
+
+import (
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"gatehouse.dev/gatehouse/controller/plan"
+	"gatehouse.dev/gatehouse/controller/problem"
+)
+
+// view is the Gateways of this controller and their listeners. A new view means that any route may attach differently.
+type view struct {
+	gateways map[types.NamespacedName]*gateway
+	// foreign are the Gateways of other controllers.
+	foreign map[types.NamespacedName]bool
+	// listeners of all gateways, by gateway and then in the order of the object.
+	listeners []*listener
+	// outcomes of GatewayClasses and Gateways; those of listeners count routes and are made last.
+	outcomes []plan.Outcome
+	problems []problem.Problem
+	// places of the objects that the view was made of: their Origins go stale when an object moves within its file.
+	places map[objectName]place
+}
+
+type objectName struct{ kind, namespace, name string }
+
+// class is what a GatewayClass means for its Gateways.
+type class int
+
+const (
+	classMissing class = iota
+	classForeign
+	classRefused
+	classAccepted
+)
+
+// buildView makes the view anew when an object that it reads changed or moved.
+func (p *pass) buildView() {
+	changed := p.changed.any("GatewayClass", "Gateway", "Namespace", "ReferenceGrant", "Secret")
+	if p.view != nil && !changed && !p.moved(p.view) {
+		return
+	}
+	v := &view{
+		gateways: make(map[types.NamespacedName]*gateway),
+		foreign:  make(map[types.NamespacedName]bool),
+		places:   make(map[objectName]place),
+	}
+	classes := p.buildClasses(v)
+	for _, key := range sortedKeys(p.st.Gateways) {
+		obj := p.st.Gateways[key]
+		name := string(obj.Spec.GatewayClassName)
+		switch classes[name] {
+		case classForeign:
+			v.foreign[key] = true
+		case classMissing:
+			v.problem(gatewayProblem(obj, "spec.gatewayClassName", problem.UnknownClass, "the object",
+				"GatewayClass %q does not exist; create it or name one whose spec.controllerName is %q", name, p.opts.ControllerName))
+		case classRefused:
+			v.problem(gatewayProblem(obj, "spec.gatewayClassName", problem.UnknownClass, "the object",
+				"GatewayClass %q is not accepted; mend the class first", name))
+		case classAccepted:
+			p.buildGateway(v, key, obj)
+		}
+	}
+	p.settleConflicts(v)
+	for _, key := range sortedKeys(p.st.Gateways) {
+		if g, ok := v.gateways[key]; ok {
+			v.outcomes = append(v.outcomes, g.outcome())
+		}
+	}
+	p.forgetCertificates()
+	p.Translator.view = v
+}
+
+// buildClasses judges the GatewayClasses of this controller.
+func (p *pass) buildClasses(v *view) map[string]class {
+	classes := make(map[string]class)
+	for _, key := range sortedKeys(p.st.GatewayClasses) {
+		obj := p.st.GatewayClasses[key]
+		if string(obj.Spec.ControllerName) != p.opts.ControllerName {
+			classes[obj.Name] = classForeign
+			continue
+		}
+		classes[obj.Name] = classAccepted
+		accepted := condition(gatewayv1.GatewayClassConditionStatusAccepted, true, gatewayv1.GatewayClassReasonAccepted, "")
+		if ref := obj.Spec.ParametersRef; ref != nil {
+			classes[obj.Name] = classRefused
+			message := fmt.Sprintf("kind %q is not one that this version reads; remove parametersRef", ref.Kind)
+			accepted = condition(gatewayv1.GatewayClassConditionStatusAccepted, false,
+				gatewayv1.GatewayClassReasonInvalidParameters, message)
+			v.problem(problem.Problem{Kind: "GatewayClass", Name: obj.Name, Field: "spec.parametersRef",
+				Reason: problem.InvalidParameters, Message: message, SetAside: "the object"})
+		}
+		v.places[objectName{"GatewayClass", "", obj.Name}] = p.place("GatewayClass", "", obj.Name)
+		v.outcomes = append(v.outcomes, plan.Outcome{
+			Object:         p.origin("GatewayClass", "", obj.Name, obj.Generation, ""),
+			Conditions:     []plan.Condition{accepted},
+			AttachedRoutes: -1,
+		})
+	}
+	return classes
+}
+
+// moved reports whether an object of the view stands elsewhere now.
+func (p *pass) moved(v *view) bool {
+	for name, at := range v.places {
+		if p.place(name.kind, name.namespace, name.name) != at {
+			return true
+		}
+	}
+	return false
+}
+
+// settleConflicts refuses listeners that claim what another one has.
+func (p *pass) settleConflicts(v *view) {
+	var claims []plan.Claim
+	var claimants []*listener
+	for _, l := range v.listeners {
+		// A protocol that is not served claims nothing (Gateway API: GatewaySpec.listeners on TCP).
+		if !l.known || l.gateway.refused != "" {
+			continue
+		}
+		claims = append(claims, plan.Claim{
+			Gateway: l.gateway.origin, Created: l.gateway.created, Listener: string(l.spec.Name),
+			Addresses: l.config.Addresses, Port: l.config.Port, Protocol: l.config.Protocol, Hostname: l.config.Hostname,
+		})
+		claimants = append(claimants, l)
+	}
+	refused := plan.Conflicts(claims, p.opts.Standalone)
+	for i, conflict := range refused {
+		if conflict.Reason != "" {
+			claimants[i].refuseConflict(v, conflict.Reason, claimants[conflict.With])
+		}
+	}
+	for i, with := range plan.Overlaps(claims, refused, p.opts.Standalone) {
+		if with >= 0 {
+			claimants[i].overlaps = fmt.Sprintf("hostname %q shares hosts with listener %s (%q); requests for a host of the other "+
+				"listener on one connection are answered 421", claimants[i].config.Hostname, claimants[with].config.Name,
+				claimants[with].config.Hostname)
+		}
+	}
+}
+
+func (v *view) problem(list ...problem.Problem) { v.problems = append(v.problems, list...) }
+
+// condition makes a plan.Condition from the typed words of Gateway API.
+func condition[T, R ~string](kind T, status bool, reason R, message string) plan.Condition {
+	return plan.Condition{Type: string(kind), Status: status, Reason: string(reason), Message: message}
+}

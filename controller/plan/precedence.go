@@ -1,0 +1,48 @@
+package plan
+
+import (
+	"cmp"
+	"time"
+
+	"gatehouse.dev/gatehouse/gateway/config"
+	"gatehouse.dev/gatehouse/routing"
+)
+
+// ByPrecedence orders objects that are otherwise equal: the oldest first, then by namespace and name (Gateway API:
+// HTTPRouteRule.matches, Listener.allowedRoutes). A zero time, which objects of a folder have, is the oldest.
+func ByPrecedence(aCreated time.Time, a config.Origin, bCreated time.Time, b config.Origin) int {
+	return cmp.Or(aCreated.Compare(bCreated), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// RoutePrecedence is ByPrecedence for routes.
+func RoutePrecedence(a, b *config.Route) int {
+	return ByPrecedence(a.Created, a.Origin, b.Created, b.Origin)
+}
+
+// Hostnames returns what a listener with the given hostname serves of a route's hostnames, and whether that is anything at all. A
+// route without hostnames takes the listener's; both empty is every host: a list of one "".
+func Hostnames(listener string, route []string) ([]string, bool) {
+	if len(route) == 0 {
+		return []string{listener}, true
+	}
+	var out []string
+	for _, h := range route {
+		if host, ok := routing.Intersect(listener, h); ok {
+			out = append(out, host)
+		}
+	}
+	return out, len(out) > 0
+}
+
+// Intersects is Hostnames when only the answer counts.
+func Intersects(listener string, route []string) bool {
+	if listener == "" || len(route) == 0 {
+		return true
+	}
+	for _, h := range route {
+		if _, ok := routing.Intersect(listener, h); ok {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,79 @@
+package headers
+
+import (
+	"strings"
+
+	"gatehouse.dev/gatehouse/filters"
+	"gatehouse.dev/gatehouse/gateway/exchange"
+)
+
+// The kinds of filter here; both take a Config.
+const (
+	RequestKind  = "RequestHeaderModifier"
+	ResponseKind = "ResponseHeaderModifier"
+)
+
+// RequestSpec describes the filter that changes requests.
+func RequestSpec() filters.Spec {
+	return spec(RequestKind, true, func(m modifier) filters.Filter { return requestFilter{m} })
+}
+
+// ResponseSpec describes the filter that changes responses.
+func ResponseSpec() filters.Spec {
+	return spec(ResponseKind, false, func(m modifier) filters.Filter { return responseFilter{m} })
+}
+
+func spec(kind string, request bool, wrap func(modifier) filters.Filter) filters.Spec {
+	open := func(payload []byte) (modifier, error) {
+		c, err := filters.Decode[Config](payload)
+		if err != nil {
+			return modifier{}, err
+		}
+		return compile(c, request)
+	}
+	return filters.Spec{
+		Kind:  kind,
+		Phase: filters.PhaseTransform,
+		Validate: func(payload []byte) error {
+			_, err := open(payload)
+			return err
+		},
+		Build: func(payload []byte, _ *filters.Builder) (filters.Filter, error) {
+			m, err := open(payload)
+			if err != nil {
+				return nil, err
+			}
+			return wrap(m), nil
+		},
+		Describe: func(payload []byte) string {
+			c, err := filters.Decode[Config](payload)
+			if err != nil {
+				return ""
+			}
+			return describe(c)
+		},
+	}
+}
+
+// describe says "set x-env: prod; add via: x; remove x-debug". It keeps credentials to itself.
+func describe(c Config) string {
+	var parts []string
+	for _, f := range c.Set {
+		parts = append(parts, "set "+f.Name+": "+shown(f))
+	}
+	for _, f := range c.Add {
+		parts = append(parts, "add "+f.Name+": "+shown(f))
+	}
+	for _, name := range c.Remove {
+		parts = append(parts, "remove "+name)
+	}
+	return strings.Join(parts, "; ")
+}
+
+func shown(f Field) string {
+	switch exchange.IDOf(f.Name) {
+	case exchange.Authorization, exchange.Cookie:
+		return "[redacted]"
+	}
+	return f.Value
+}

@@ -1,0 +1,67 @@
+package redirect
+
+import (
+	"strconv"
+	"strings"
+
+	"gatehouse.dev/gatehouse/filters"
+)
+
+// Kind is the name that a policy carries.
+const Kind = "RequestRedirect"
+
+// Spec describes the filter.
+func Spec() filters.Spec {
+	return filters.Spec{
+		Kind:  Kind,
+		Phase: filters.PhaseRedirect,
+		Validate: func(payload []byte) error {
+			_, err := open(payload)
+			return err
+		},
+		Build: func(payload []byte, _ *filters.Builder) (filters.Filter, error) {
+			f, err := open(payload)
+			if err != nil {
+				return nil, err
+			}
+			return f, nil
+		},
+		Describe: func(payload []byte) string {
+			f, err := open(payload)
+			if err != nil {
+				return ""
+			}
+			return f.describe()
+		},
+	}
+}
+
+func open(payload []byte) (*filter, error) {
+	c, err := filters.Decode[Config](payload)
+	if err != nil {
+		return nil, err
+	}
+	return compile(c)
+}
+
+// describe says "redirect 301: scheme https, host example.org, port 8443, path becomes /x".
+func (f *filter) describe() string {
+	var parts []string
+	if f.scheme != "" {
+		parts = append(parts, "scheme "+f.scheme)
+	}
+	if f.hostname != "" {
+		parts = append(parts, "host "+f.hostname)
+	}
+	if f.port != 0 {
+		parts = append(parts, "port "+strconv.Itoa(int(f.port)))
+	}
+	if f.path != nil {
+		parts = append(parts, f.path.String())
+	}
+	s := "redirect " + strconv.Itoa(f.status)
+	if parts == nil {
+		return s
+	}
+	return s + ": " + strings.Join(parts, ", ")
+}

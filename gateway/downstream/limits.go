@@ -1,0 +1,48 @@
+package downstream
+
+import "time"
+
+// Limits bound what one client can take. A zero field means its default; a negative one, where the field allows it, means no limit.
+type Limits struct {
+	// MaxHeaderBytes bounds a request's head, and its trailers. Default 64 KiB. Over it: 431.
+	MaxHeaderBytes int
+	// MaxHeaderCount bounds the number of field lines. Default 200. Over it: 431.
+	MaxHeaderCount int
+	// MaxBodyBytes bounds a request's body. Default none. Over it: 413.
+	MaxBodyBytes int64
+	// MaxStreams bounds the requests at work on one HTTP/2 or HTTP/3 connection. Default 250.
+	MaxStreams int
+	// MaxConnections bounds the client connections of one socket, TCP and QUIC each. Default 100,000. Over it a new connection is
+	// closed at once.
+	MaxConnections int
+	// HandshakeTimeout bounds the TLS or QUIC handshake. Default 10 s.
+	HandshakeTimeout time.Duration
+	// HeaderTimeout bounds the time from a request's first byte to the end of its head. Default 10 s.
+	HeaderTimeout time.Duration
+	// BodyIdleTimeout bounds the time a client may stay silent within a body, or refuse to take bytes of the response. Default 60 s.
+	// Over it: 408, or the response is cut.
+	BodyIdleTimeout time.Duration
+	// IdleTimeout bounds the time between requests on one connection. Default 120 s.
+	IdleTimeout time.Duration
+}
+
+// WithDefaults returns l with every zero field filled in.
+func (l Limits) WithDefaults() Limits {
+	set(&l.MaxHeaderBytes, 64<<10)
+	set(&l.MaxHeaderCount, 200)
+	set(&l.MaxBodyBytes, -1)
+	set(&l.MaxStreams, 250)
+	set(&l.MaxConnections, 100_000)
+	set(&l.HandshakeTimeout, 10*time.Second)
+	set(&l.HeaderTimeout, 10*time.Second)
+	set(&l.BodyIdleTimeout, time.Minute)
+	set(&l.IdleTimeout, 2*time.Minute)
+	return l
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

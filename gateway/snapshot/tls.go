@@ -1,0 +1,171 @@
+package snapshot
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"gatehouse.dev/gatehouse/gateway/config"
+	"gatehouse.dev/gatehouse/routing"
+)
+
+// listenerTLS is the TLS settings of a listener with what they were made from.
+type listenerTLS struct {
+	certificates []*config.Certificate
+	keys         *rotation
+	tcp, quic    *tls.Config
+}
+
+// listenerTLS makes a listener's TLS settings, or takes over the previous ones when no certificate changed.
+func (b *build) listenerTLS(l *config.Listener) (*listenerTLS, error) {
+	var sources []*config.Certificate
+	for _, name := range l.TLS.Certificates {
+		sources = append(sources, b.certificates[name])
+	}
+	if before := b.Compiler.tls[l.Name]; before != nil && slices.EqualFunc(before.certificates, sources, sameCertificate) {
+		b.tls[l.Name] = before
+		return before, nil
+	}
+	chooser, err := newChooser(sources)
+	if err != nil {
+		return nil, err
+	}
+	t := &listenerTLS{certificates: sources, keys: b.tickets.of(l.Name)}
+	t.tcp = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: chooser.choose, NextProtos: []string{"h2", "http/1.1"}}
+	t.quic = &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: chooser.choose, NextProtos: []string{"h3"}}
+	t.setKeys(t.keys.current())
+	b.tls[l.Name] = t
+	return t, nil
+}
+
+// config returns the settings for a handshake, with ticket keys that are fresh enough.
+func (t *listenerTLS) config(quic bool) *tls.Config {
+	if keys, rotated := t.keys.rotate(); rotated {
+		t.setKeys(keys)
+	}
+	if quic {
+		return t.quic
+	}
+	return t.tcp
+}
+
+func (t *listenerTLS) setKeys(keys [][32]byte) {
+	t.tcp.SetSessionTicketKeys(keys)
+	t.quic.SetSessionTicketKeys(keys)
+}
+
+func sameCertificate(a, b *config.Certificate) bool {
+	return a == b || a.Chain == b.Chain && string(a.Key) == string(b.Key)
+}
+
+// chooser picks the certificate for a server name: one with that exact name, then one with a wildcard for it, then the first listed;
+// within each, the first that the client can verify (key type, signature algorithms).
+type chooser struct {
+	byName routing.Hosts[[]*tls.Certificate]
+	all    []*tls.Certificate
+}
+
+func newChooser(sources []*config.Certificate) (*chooser, error) {
+	c := &chooser{}
+	names := map[string][]*tls.Certificate{}
+	for _, source := range sources {
+		cert, err := tls.X509KeyPair([]byte(source.Chain), source.Key)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %s: %w", source.Name, err)
+		}
+		c.all = append(c.all, &cert)
+		for _, name := range cert.Leaf.DNSNames {
+			name = strings.ToLower(name)
+			names[name] = append(names[name], &cert)
+		}
+	}
+	if len(c.all) == 0 {
+		return nil, errors.New("there is no certificate")
+	}
+	for name, certs := range names {
+		c.byName.Set(name, certs)
+	}
+	return c, nil
+}
+
+func (c *chooser) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if hello.ServerName != "" {
+		certs, _ := c.byName.Find(strings.ToLower(strings.TrimSuffix(hello.ServerName, ".")))
+		for _, cert := range certs {
+			if hello.SupportsCertificate(cert) == nil {
+				return cert, nil
+			}
+		}
+	}
+	for _, cert := range c.all {
+		if hello.SupportsCertificate(cert) == nil {
+			return cert, nil
+		}
+	}
+	return c.all[0], nil // let the handshake say what does not fit
+}
+
+// ticketKeys are the session ticket keys of each listener, by name. crypto/tls would otherwise take the keys of the outer
+// configuration, which all listeners of a socket share, and a session of one listener would resume on another. Keys outlive a change of
+// certificates, so that clients go on resuming.
+type ticketKeys struct {
+	listeners map[string]*rotation
+}
+
+func (t *ticketKeys) of(listener string) *rotation {
+	r := t.listeners[listener]
+	if r == nil {
+		r = newRotation(time.Now())
+		t.listeners[listener] = r
+	}
+	return r
+}
+
+// rotation is the ticket keys of one listener: a ticket is sealed with the newest and opened with any.
+type rotation struct {
+	mu   sync.Mutex
+	keys [][32]byte // newest first; guarded by mu
+	made time.Time  // of keys[0]; guarded by mu
+}
+
+const (
+	ticketKeyAge  = 12 * time.Hour
+	ticketKeysOld = 3 // enough that a ticket works for the day that crypto/tls lets it live
+)
+
+func newRotation(now time.Time) *rotation {
+	r := &rotation{}
+	r.add(now)
+	return r
+}
+
+func (r *rotation) add(now time.Time) {
+	var key [32]byte
+	_, _ = rand.Read(key[:]) // never fails (crypto/rand)
+	r.keys = slices.Insert(r.keys, 0, key)
+	r.keys = r.keys[:min(len(r.keys), ticketKeysOld)]
+	r.made = now
+}
+
+func (r *rotation) current() [][32]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.keys)
+}
+
+// rotate adds a key when the newest is too old; rotated says that it did.
+func (r *rotation) rotate() (keys [][32]byte, rotated bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if now.Sub(r.made) < ticketKeyAge {
+		return nil, false
+	}
+	r.add(now)
+	return slices.Clone(r.keys), true
+}

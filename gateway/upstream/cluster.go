@@ -1,0 +1,170 @@
+package upstream
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"gatehouse.dev/gatehouse/gateway/config"
+	"gatehouse.dev/gatehouse/gateway/exchange"
+)
+
+// Cluster is a live destination.
+type Cluster struct {
+	name    string
+	key     string
+	config  *config.Cluster // guarded by Manager.mu
+	leases  int             // guarded by Manager.mu
+	broken  error           // why the cluster cannot be used; set once
+	balance config.LoadBalancing
+	dialer  *dialer
+
+	set      atomic.Pointer[endpointSet]
+	turn     atomic.Uint64 // the next endpoint of round robin
+	resolved chan struct{} // closed when the first name resolution ended; closed from the start without DNS
+	stop     context.CancelFunc
+	done     sync.WaitGroup // the name resolution goroutine
+	mu       sync.Mutex     // serialises swaps of set
+}
+
+// endpointSet is immutable.
+type endpointSet struct {
+	list []*Endpoint
+}
+
+// Endpoint is one address of a cluster with its connections.
+type Endpoint struct {
+	addr   netip.AddrPort
+	text   string // addr as text, for URLs and the log
+	active atomic.Int64
+	client *client
+}
+
+// String returns ADDRESS:PORT.
+func (e *Endpoint) String() string { return e.text }
+
+func newCluster(c *config.Cluster, key string, o *Options) (*Cluster, error) {
+	live := &Cluster{name: c.Name, key: key, config: c, balance: c.LoadBalancing, resolved: make(chan struct{}), stop: func() {}}
+	live.set.Store(&endpointSet{})
+	d, err := newDialer(c, o)
+	if err != nil {
+		live.broken = err
+		close(live.resolved)
+		return live, err
+	}
+	live.dialer = d
+	if c.DNS == nil {
+		live.setEndpoints(c.Endpoints)
+		close(live.resolved)
+		return live, nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	live.stop = cancel
+	live.done.Go(func() { live.keepResolved(ctx, c.DNS, o) })
+	return live, nil
+}
+
+// Name returns the cluster's name in the configuration.
+func (c *Cluster) Name() string { return c.name }
+
+// Endpoints returns the current addresses.
+func (c *Cluster) Endpoints() []netip.AddrPort {
+	set := c.set.Load()
+	out := make([]netip.AddrPort, 0, len(set.list))
+	for _, e := range set.list {
+		out = append(out, e.addr)
+	}
+	return out
+}
+
+func (c *Cluster) setStatic(endpoints []netip.AddrPort) {
+	if c.broken == nil && c.config.DNS == nil {
+		c.setEndpoints(endpoints)
+	}
+}
+
+// setEndpoints swaps the endpoints. One that stays keeps its connections and its count of requests in flight; one that goes
+// finishes what it has and keeps no idle connection.
+func (c *Cluster) setEndpoints(addrs []netip.AddrPort) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.set.Load().list
+	kept := make(map[netip.AddrPort]*Endpoint, len(old))
+	for _, e := range old {
+		kept[e.addr] = e
+	}
+	next := make([]*Endpoint, 0, len(addrs))
+	for _, addr := range addrs {
+		e, ok := kept[addr]
+		if !ok {
+			e = &Endpoint{addr: addr, text: addr.String(), client: c.dialer.client()}
+		}
+		delete(kept, addr)
+		next = append(next, e)
+	}
+	c.set.Store(&endpointSet{list: next})
+	for _, gone := range kept {
+		gone.client.retire()
+	}
+}
+
+func (c *Cluster) close() {
+	c.stop()
+	c.done.Wait()
+	if c.dialer != nil {
+		c.setEndpoints(nil)
+	}
+}
+
+// Pick chooses an endpoint, not one of tried while there is another. It waits for the first resolution of a name that is still under
+// way. The caller must call Done on the endpoint when its attempt is over.
+func (c *Cluster) Pick(ctx context.Context, tried []*Endpoint) (*Endpoint, *exchange.Fault) {
+	if c.broken != nil {
+		return nil, exchange.NewFault(exchange.InvalidBackend, c.broken)
+	}
+	select {
+	case <-c.resolved:
+	default:
+		select {
+		case <-c.resolved:
+		case <-ctx.Done():
+			return nil, exchange.NewFault(exchange.NoEndpoints, context.Cause(ctx))
+		}
+	}
+	list := c.set.Load().list
+	if len(list) == 0 {
+		return nil, exchange.NewFault(exchange.NoEndpoints, nil)
+	}
+	e := c.choose(list, tried)
+	e.active.Add(1)
+	return e, nil
+}
+
+// Done ends an attempt that Pick began.
+func (e *Endpoint) Done() { e.active.Add(-1) }
+
+func (c *Cluster) choose(list []*Endpoint, tried []*Endpoint) *Endpoint {
+	if len(tried) > 0 && len(tried) < len(list) {
+		list = slices.DeleteFunc(slices.Clone(list), func(e *Endpoint) bool { return slices.Contains(tried, e) })
+	}
+	n := len(list)
+	if n == 1 {
+		return list[0]
+	}
+	if c.balance == config.RoundRobin {
+		return list[(c.turn.Add(1)-1)%uint64(n)]
+	}
+	// Two choices: nearly as even as asking every endpoint, at the cost of two (Mitzenmacher 2001).
+	i := rand.IntN(n)
+	j := rand.IntN(n - 1)
+	if j >= i {
+		j++
+	}
+	if list[j].active.Load() < list[i].active.Load() {
+		return list[j]
+	}
+	return list[i]
+}

@@ -1,0 +1,197 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"gatehouse.dev/gatehouse/gateway/config"
+)
+
+// Resolver looks up the addresses of a name and says for how long the answer may be used.
+type Resolver interface {
+	Lookup(ctx context.Context, host string) (addrs []netip.Addr, ttl time.Duration, err error)
+}
+
+// Bounds of re-resolution. A TTL of zero would make every moment a lookup; a long one would outlive a moved service.
+const (
+	minTTL     = time.Second
+	maxTTL     = 5 * time.Minute
+	hostsTTL   = 5 * time.Second // for answers that carry no TTL: the hosts file
+	retryFirst = 500 * time.Millisecond
+	retryMost  = 30 * time.Second
+	lookupTime = 5 * time.Second
+)
+
+// keepResolved looks a cluster's name up and again each time the TTL runs out, until ctx ends. While a lookup fails the last good
+// addresses stay.
+func (c *Cluster) keepResolved(ctx context.Context, name *config.DNS, o *Options) {
+	backoff := retryFirst
+	first := true
+	for ctx.Err() == nil {
+		addrs, ttl, err := lookup(ctx, o.Resolve, name.Host)
+		wait := min(max(ttl, minTTL), maxTTL)
+		if err != nil {
+			o.Logger.Warn("a name does not resolve; the last addresses stay in use", "cluster", c.name, "host", name.Host, "error", err, "retry", backoff)
+			wait, backoff = backoff, min(2*backoff, retryMost)
+		} else {
+			backoff = retryFirst
+			endpoints := make([]netip.AddrPort, 0, len(addrs))
+			for _, a := range addrs {
+				endpoints = append(endpoints, netip.AddrPortFrom(a, name.Port))
+			}
+			c.setEndpoints(endpoints)
+		}
+		if first {
+			first = false
+			close(c.resolved)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+	if first {
+		close(c.resolved)
+	}
+}
+
+// lookup resolves a name and refuses addresses that no name outside may point the gateway at: link-local ones, where clouds serve
+// credentials, multicast and the unspecified address.
+func lookup(ctx context.Context, r Resolver, host string) ([]netip.Addr, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	addrs, ttl, err := r.Lookup(ctx, host)
+	if err != nil {
+		return nil, 0, err
+	}
+	usable := make([]netip.Addr, 0, len(addrs))
+	for _, a := range addrs {
+		a = a.Unmap()
+		if a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+			continue
+		}
+		usable = append(usable, a)
+	}
+	if len(usable) == 0 {
+		return nil, 0, fmt.Errorf("%s has no usable address (%d refused)", host, len(addrs))
+	}
+	slices.SortFunc(usable, netip.Addr.Compare)
+	return slices.Compact(usable), ttl, nil
+}
+
+// dnsResolver asks the servers of resolv.conf itself, because the standard library's resolver does not tell the TTL. The hosts file
+// is looked at first, as everywhere.
+type dnsResolver struct {
+	resolvConf string
+	hosts      string
+}
+
+func systemResolver() Resolver {
+	return dnsResolver{resolvConf: "/etc/resolv.conf", hosts: "/etc/hosts"}
+}
+
+// Lookup implements Resolver. Names that DNS servers do not know fall back on the standard library (other name services).
+func (r dnsResolver) Lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{addr}, maxTTL, nil
+	}
+	if addrs := r.fromHosts(host); len(addrs) > 0 {
+		return addrs, hostsTTL, nil
+	}
+	conf, err := dns.ClientConfigFromFile(r.resolvConf)
+	if err == nil && len(conf.Servers) > 0 {
+		for _, name := range conf.NameList(host) {
+			addrs, ttl, err := r.query(ctx, conf, name)
+			if err == nil && len(addrs) > 0 {
+				return addrs, ttl, nil
+			}
+		}
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	return addrs, hostsTTL, err
+}
+
+func (r dnsResolver) query(ctx context.Context, conf *dns.ClientConfig, name string) (addrs []netip.Addr, ttl time.Duration, err error) {
+	ttl = maxTTL
+	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		answer, e := r.ask(ctx, conf, name, kind)
+		if e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		for _, record := range answer {
+			// Every record on the way, CNAMEs included, bounds how long the answer holds.
+			ttl = min(ttl, time.Duration(record.Header().Ttl)*time.Second)
+			switch rr := record.(type) {
+			case *dns.A:
+				if a, ok := netip.AddrFromSlice(rr.A.To4()); ok {
+					addrs = append(addrs, a)
+				}
+			case *dns.AAAA:
+				if a, ok := netip.AddrFromSlice(rr.AAAA.To16()); ok {
+					addrs = append(addrs, a)
+				}
+			}
+		}
+	}
+	if len(addrs) > 0 {
+		err = nil
+	}
+	return addrs, ttl, err
+}
+
+func (r dnsResolver) ask(ctx context.Context, conf *dns.ClientConfig, name string, kind uint16) ([]dns.RR, error) {
+	question := new(dns.Msg)
+	question.SetQuestion(dns.Fqdn(name), kind)
+	question.SetEdns0(1232, false)
+	var failed error
+	for _, server := range conf.Servers {
+		address := net.JoinHostPort(server, conf.Port)
+		answer, _, err := (&dns.Client{Net: "udp"}).ExchangeContext(ctx, question, address)
+		if err == nil && answer.Truncated {
+			answer, _, err = (&dns.Client{Net: "tcp"}).ExchangeContext(ctx, question, address)
+		}
+		switch {
+		case err != nil:
+			failed = err
+		case answer.Rcode == dns.RcodeSuccess:
+			return answer.Answer, nil
+		default:
+			failed = fmt.Errorf("%s: %s", name, dns.RcodeToString[answer.Rcode])
+		}
+	}
+	return nil, failed
+}
+
+func (r dnsResolver) fromHosts(host string) (addrs []netip.Addr) {
+	file, err := os.Open(r.hosts)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	host = strings.TrimSuffix(host, ".")
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		words := strings.Fields(text)
+		if len(words) < 2 || !slices.ContainsFunc(words[1:], func(w string) bool { return strings.EqualFold(w, host) }) {
+			continue
+		}
+		if a, err := netip.ParseAddr(words[0]); err == nil {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}

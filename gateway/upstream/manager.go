@@ -1,0 +1,118 @@
+// Package upstream is the way to the endpoints: clusters with their endpoints and load balancing, name resolution, connection pools
+// and the clients that carry an exchange over them.
+//
+// A Manager turns the clusters of a configuration into live Clusters. A Cluster whose way of connecting (protocol, TLS) did not
+// change lives on from one configuration to the next with its pools; only its endpoints are swapped. The package knows nothing of
+// routes or listeners.
+package upstream
+
+import (
+	"encoding/json"
+	"log/slog"
+	"sync"
+
+	"gatehouse.dev/gatehouse/gateway/config"
+)
+
+// Options are the Manager's settings.
+type Options struct {
+	// Logger gets name resolution failures; nil discards them.
+	Logger *slog.Logger
+	// Resolve looks up names; nil is the system's resolver.
+	Resolve Resolver
+	// OnConnections, when set, is told of each connection opened (+1) and closed (-1) to a cluster.
+	OnConnections func(cluster string, delta int)
+}
+
+// Manager owns the live clusters. Its methods are safe for concurrent use.
+type Manager struct {
+	options Options
+
+	mu       sync.Mutex
+	clusters map[string]*Cluster // by name; guarded by mu
+}
+
+// NewManager returns a Manager without clusters.
+func NewManager(o Options) *Manager {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Resolve == nil {
+		o.Resolve = systemResolver()
+	}
+	return &Manager{options: o, clusters: map[string]*Cluster{}}
+}
+
+// Lease is the live clusters of one configuration. They stay usable until Release, whatever the Manager does meanwhile.
+type Lease struct {
+	manager  *Manager
+	clusters map[string]*Cluster
+}
+
+// Cluster returns a live cluster by name, nil when the configuration has none of that name.
+func (l *Lease) Cluster(name string) *Cluster { return l.clusters[name] }
+
+// Release gives the clusters up; those that nobody else holds close their connections.
+func (l *Lease) Release() {
+	l.manager.mu.Lock()
+	defer l.manager.mu.Unlock()
+	for _, c := range l.clusters {
+		l.manager.drop(c)
+	}
+}
+
+// Apply makes the clusters of a configuration live and leases them. Endpoints take effect at once, also for exchanges that hold an
+// earlier lease. A cluster that cannot be set up (bad CA bundle) is in the second result and answers every attempt with that error.
+func (m *Manager) Apply(clusters []*config.Cluster) (*Lease, map[string]error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lease := &Lease{manager: m, clusters: make(map[string]*Cluster, len(clusters))}
+	problems := map[string]error{}
+	for _, want := range clusters {
+		c := m.clusters[want.Name]
+		if c == nil || c.config != want {
+			key := connectionKey(want)
+			if c == nil || c.key != key {
+				fresh, err := newCluster(want, key, &m.options)
+				if err != nil {
+					problems[want.Name] = err
+				}
+				m.replace(fresh)
+				c = fresh
+			} else {
+				c.config = want
+				c.setStatic(want.Endpoints)
+			}
+		}
+		c.leases++
+		lease.clusters[want.Name] = c
+	}
+	return lease, problems
+}
+
+// replace makes c the current cluster of its name. The Manager itself holds no lease: the previous one lives as long as its leases.
+func (m *Manager) replace(c *Cluster) { m.clusters[c.name] = c }
+
+// drop takes one lease off c and closes it after the last.
+func (m *Manager) drop(c *Cluster) {
+	c.leases--
+	if c.leases > 0 {
+		return
+	}
+	c.close()
+	if m.clusters[c.name] == c {
+		delete(m.clusters, c.name)
+	}
+}
+
+// connectionKey is everything about a cluster but its static endpoints: two clusters with one key can share connections.
+func connectionKey(c *config.Cluster) string {
+	same := *c
+	same.Endpoints = nil
+	same.Origin = config.Origin{}
+	key, err := json.Marshal(same)
+	if err != nil {
+		panic("upstream: a cluster does not marshal: " + err.Error())
+	}
+	return string(key)
+}
