@@ -177,7 +177,11 @@ func (r *run) choose() (*snapshot.Backend, *exchange.Fault) {
 func (r *run) respond(answer *upstream.Answer) *exchange.Fault {
 	x := r.x
 	x.Resp, x.RespBody = answer.Response, answer.Body
-	defer answer.Body.Close()
+	defer func() {
+		// The attempt ends first: an HTTP/2 client's Close waits for its request to be sent, which the client may never finish.
+		r.endAttempt()
+		_ = answer.Body.Close()
+	}()
 	x.Resp.Fields = sanitizeResponse(x.Resp.Fields)
 	if r.backend != nil {
 		r.backend.Chain.OnResponse(x, r.backendRan)
@@ -196,6 +200,12 @@ func (r *run) respond(answer *upstream.Answer) *exchange.Fault {
 	}
 	if x.Req.Method == http.MethodHead {
 		return r.finish(nil)
+	}
+	if length < 0 {
+		// A body without length may be long in coming (events, gRPC): its head does not wait for it.
+		if err := r.w.Flush(); err != nil {
+			return exchange.NewFault(exchange.ClientAborted, err)
+		}
 	}
 	return r.copyBody(length)
 }

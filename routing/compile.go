@@ -37,7 +37,9 @@ type draft struct {
 }
 
 func newBuilder(size int) *builder {
-	return &builder{drafts: make([]draft, 0, size)}
+	b := &builder{drafts: make([]draft, 0, size), ranks: make([][]uint32, 0, size), via: make([]uint32, 0, size)}
+	b.nodes = make([]node, 0, size)
+	return b
 }
 
 // add checks and takes in one rule, or notes why not.

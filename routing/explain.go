@@ -49,8 +49,9 @@ func (t *Table[T]) Explain(h *exchange.Head, most int) []Verdict[T] {
 		s.site = at
 		standings = slices.Insert(slices.Delete(standings, first, first+1), 0, s)
 	}
-	verdicts := make([]Verdict[T], 0, min(most, len(standings)))
-	for i := range standings[:cap(verdicts)] {
+	most = min(most, len(standings))
+	verdicts := make([]Verdict[T], 0, most)
+	for i := range most {
 		s := &standings[i]
 		v := Verdict[T]{Value: t.values[s.rank], Won: s.rank == winner, Host: t.index.sites[s.site].host}
 		if v.Won {

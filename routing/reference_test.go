@@ -311,7 +311,7 @@ func listRules(rules []Rule[int]) string {
 
 func TestFindIsTheReference(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
+	for range 150 {
 		data := make([]byte, 4000)
 		for i := range data {
 			data[i] = byte(random.Uint32())

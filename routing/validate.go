@@ -2,6 +2,7 @@ package routing
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"gatehouse.dev/gatehouse/gateway/exchange"
@@ -18,15 +19,17 @@ func ValidateMatch(m Match) error {
 			return fmt.Errorf("path: %w", err)
 		}
 	}
-	if err := checkPatterns("header", m.Headers); err != nil {
+	if err := checkPatterns("header", m.Headers, strings.EqualFold); err != nil {
 		return err
 	}
-	return checkPatterns("query parameter", m.Query)
+	return checkPatterns("query parameter", m.Query, func(a, b string) bool { return a == b })
 }
 
-func checkPatterns(kind string, list []ValueMatch) error {
+// checkPatterns checks the expressions of a list. Of several under one name only the first is looked at, as in addConditions.
+func checkPatterns(kind string, list []ValueMatch, same func(a, b string) bool) error {
 	for i := range list {
-		if !list[i].Regex {
+		repeats := func(v ValueMatch) bool { return same(v.Name, list[i].Name) }
+		if !list[i].Regex || slices.ContainsFunc(list[:i], repeats) {
 			continue
 		}
 		if _, _, err := parsePattern(list[i].Value); err != nil {

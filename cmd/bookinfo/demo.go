@@ -165,6 +165,7 @@ func (d *demo) printGuide() {
 		err = guide.Execute(&out, map[string]string{
 			"Gateway": d.command[0],
 			"Config":  flagValue(d.command, "config", "deploy/examples/bookinfo"),
+			"State":   flagValue(d.command, "state", ".state"),
 			"Admin":   strings.TrimSuffix(d.readyURL, "/ready"),
 			"CA":      d.ca,
 			"Audit":   fmt.Sprintf("http://127.0.0.1:%d", basePort+6),

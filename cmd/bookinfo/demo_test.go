@@ -107,7 +107,7 @@ func TestDemoGuide(t *testing.T) {
 	d.printGuide()
 	for _, want := range []string{
 		"http://localhost:8080/productpage", "http://127.0.0.1:15000/config", "--http2 --cacert st/ca.crt", "get --http3 --cacert st/ca.crt",
-		"explain --config my/folder GET", "http://127.0.0.1:19086/count",
+		"explain --config my/folder --state .state GET", "validate --state .state my/folder", "http://127.0.0.1:19086/count",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in the guide:\n%s", want, out.String())

@@ -15,6 +15,7 @@ import (
 	"gatehouse.dev/gatehouse/controller/problem"
 	"gatehouse.dev/gatehouse/controller/source"
 	"gatehouse.dev/gatehouse/gateway/config"
+	"gatehouse.dev/gatehouse/routing"
 )
 
 // listener is one listener of a Gateway.
@@ -36,6 +37,10 @@ type listener struct {
 	resolved     plan.Condition
 	// overlaps is the message of the condition OverlappingTLSConfig, "" without it.
 	overlaps string
+
+	// Of the pass: what is built of the listener, nil if it does not serve, and how many accepted routes attach to it.
+	built    *config.Listener
+	attached int
 }
 
 // optionPrefix marks the listener TLS options that are meant for this gateway.
@@ -74,11 +79,15 @@ func (p *pass) buildListener(v *view, g *gateway, i int) *listener {
 	return l
 }
 
-// readProtocol takes HTTP and HTTPS.
+// readProtocol takes HTTP and HTTPS on a port and hostname that can be served.
 func (l *listener) readProtocol(v *view) {
 	mode := gatewayv1.TLSModeTerminate
 	if l.spec.TLS != nil && l.spec.TLS.Mode != nil {
 		mode = *l.spec.TLS.Mode
+	}
+	if err := routing.ValidateHost(l.config.Hostname); err != nil {
+		l.refuse(v, "hostname", problem.UnsupportedValue, "%v", err)
+		return
 	}
 	switch {
 	case l.spec.Port < 1 || l.spec.Port > 65535:
@@ -218,13 +227,13 @@ func (l *listener) problem(field string, reason problem.Reason, setAside, format
 func (l *listener) setAside() string { return "listener " + string(l.spec.Name) }
 
 // outcome is the listener's, under its Gateway.
-func (l *listener) outcome(attached int) plan.Outcome {
+func (l *listener) outcome() plan.Outcome {
 	conditions := []plan.Condition{l.accepted, l.conflicted, l.resolved}
 	if l.overlaps != "" {
 		conditions = append(conditions, condition(gatewayv1.ListenerConditionOverlappingTLSConfig, true,
 			gatewayv1.ListenerReasonOverlappingHostnames, l.overlaps))
 	}
 	return plan.Outcome{
-		Object: l.config.Origin, Parent: l.gateway.origin, Conditions: conditions, AttachedRoutes: attached, SupportedKinds: l.kinds,
+		Object: l.config.Origin, Parent: l.gateway.origin, Conditions: conditions, AttachedRoutes: l.attached, SupportedKinds: l.kinds,
 	}
 }

@@ -28,7 +28,7 @@ type route struct {
 	// uses are the references that were followed: as long as they lead to the same, the route is the same.
 	uses []backendUse
 	// targets are those that the rules lead to, each once.
-	targets  []targetKey
+	targets  []*target
 	problems []problem.Problem
 	// accepted is whether at least one rule does what it says.
 	accepted bool
@@ -50,18 +50,22 @@ type backendUse struct {
 
 // buildRoutes brings every route up to date.
 func (p *pass) buildRoutes() {
-	if p.changed.any("HTTPRoute") {
+	if p.changed.any(httpRoutes) {
 		p.listRoutes()
 	}
-	targetsChanged := p.changed.any("Service", "XBackend", "ConfigMap", "ReferenceGrant")
+	targetsChanged := p.changed.any(services, xBackends, configMaps, referenceGrants)
 	for _, rt := range p.order {
 		at := p.place("HTTPRoute", rt.key.Namespace, rt.key.Name)
-		translated := false
-		if rt.obj != rt.next || rt.at != at || targetsChanged && p.leadsElsewhere(rt) {
-			rt.obj, rt.at, translated = rt.next, at, true
+		changed := rt.obj != rt.next || targetsChanged && p.leadsElsewhere(rt)
+		moved := rt.at != at
+		rt.obj, rt.at = rt.next, at
+		switch {
+		case changed:
 			p.translateRoute(rt)
+		case moved:
+			p.relocate(rt)
 		}
-		if translated || rt.view != p.view {
+		if changed || moved || rt.view != p.view {
 			p.attach(rt)
 		}
 	}
@@ -138,12 +142,19 @@ func (p *pass) translateRoute(rt *route) {
 	}
 }
 
+// relocate gives a route that only moved within its file a new Origin. Its rules stay the same pointers.
+func (p *pass) relocate(rt *route) {
+	moved := *rt.config
+	moved.Origin = p.origin("HTTPRoute", rt.key.Namespace, rt.key.Name, rt.obj.Generation, "")
+	rt.config = &moved
+}
+
 // routeBuilder collects what one translation of a route finds.
 type routeBuilder struct {
 	*pass
 	obj      *gatewayv1.HTTPRoute
 	uses     []backendUse
-	targets  []targetKey
+	targets  []*target
 	problems []problem.Problem
 	resolved plan.Condition
 	bad      []badRule
@@ -152,6 +163,8 @@ type routeBuilder struct {
 type badRule struct {
 	name    string
 	message string
+	// closed is whether its requests are answered 500 in place of going to other rules.
+	closed bool
 }
 
 // hostnames reads spec.hostnames. One that is no hostname is set aside; a route that has hostnames and is left with none serves
@@ -178,16 +191,21 @@ func (b *routeBuilder) resolve(field, setAside string, ref gatewayv1.BackendObje
 		return got
 	}
 	b.problem(field, got.reason, setAside, "%s", got.message)
-	if b.resolved.Status {
-		b.resolved = condition(gatewayv1.RouteConditionResolvedRefs, false, got.reason, field+": "+got.message)
-	}
+	b.unresolved(got.reason, field+": "+got.message)
 	return got
+}
+
+// unresolved sets the condition ResolvedRefs, which tells of the first reference that leads nowhere.
+func (b *routeBuilder) unresolved(reason problem.Reason, message string) {
+	if b.resolved.Status {
+		b.resolved = condition(gatewayv1.RouteConditionResolvedRefs, false, reason, message)
+	}
 }
 
 // lead notes that a rule leads to a target.
 func (b *routeBuilder) lead(key targetKey) {
-	if !slices.Contains(b.targets, key) {
-		b.targets = append(b.targets, key)
+	if t := b.pass.target(key); !slices.Contains(b.targets, t) {
+		b.targets = append(b.targets, t)
 	}
 }
 
@@ -203,7 +221,11 @@ func (b *routeBuilder) summary() string {
 	}
 	var names, messages []string
 	for _, bad := range b.bad {
-		names = append(names, bad.name)
+		name := bad.name
+		if bad.closed {
+			name += " (answers 500)"
+		}
+		names = append(names, name)
 		messages = append(messages, bad.message)
 	}
 	return fmt.Sprintf("Dropped Rule %s: %s", strings.Join(names, ", "), strings.Join(messages, "; "))

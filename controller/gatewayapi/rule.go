@@ -41,6 +41,7 @@ func (b *routeBuilder) rule(i int, spec *gatewayv1.HTTPRouteRule) *config.Rule {
 	case unmatchable:
 		return nil
 	case bad.found:
+		b.bad[len(b.bad)-1].closed = true
 		return &config.Rule{Name: rule.Name, Matches: rule.Matches, Backends: []config.Backend{{Invalid: string(bad.reason), Weight: 1}}}
 	}
 	b.leadRule(rule, spec)
@@ -82,7 +83,7 @@ func (f *ruleFault) add(field string, reason problem.Reason, format string, args
 	f.b.problem(field, reason, "rule "+f.name, format, args...)
 	if !f.found {
 		f.found, f.reason = true, reason
-		f.b.bad = append(f.b.bad, badRule{f.name, fmt.Sprintf(format, args...)})
+		f.b.bad = append(f.b.bad, badRule{name: f.name, message: fmt.Sprintf(format, args...)})
 	}
 }
 
@@ -255,6 +256,8 @@ type backendFault struct {
 func (f *backendFault) add(field string, reason problem.Reason, format string, args ...any) {
 	f.found = true
 	f.b.problem(field, reason, f.setAside, format, args...)
+	// An invalid backendRef makes ResolvedRefs false, whatever is invalid about it (Gateway API: HTTPBackendRef).
+	f.b.unresolved(reason, field+": "+fmt.Sprintf(format, args...))
 }
 
 // faults takes what is wrong with a rule or backend.

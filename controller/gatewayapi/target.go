@@ -46,6 +46,8 @@ type target struct {
 	at         place
 	// checked is the pass that last compared these with the State, used the one that last put the cluster into a Plan.
 	checked, used uint64
+	// forgotten is set when another target may stand for the key.
+	forgotten bool
 
 	// current is the cluster with the endpoints of slices.
 	current          *config.Cluster
@@ -58,29 +60,39 @@ type configMapUse struct {
 	obj *corev1.ConfigMap
 }
 
-// target returns a destination, made anew when an object that it was made of changed.
+// target returns a destination, up to date.
 func (p *pass) target(key targetKey) *target {
 	t := p.targets[key]
-	if t != nil && (t.checked == p.run || p.fresh(t)) {
-		t.checked = p.run
-		return t
+	if t == nil {
+		t = &target{key: key}
+		p.targets[key] = t
 	}
-	made := &target{key: key, checked: p.run, at: p.place(key.kind, key.namespace, key.name)}
-	made.cluster.Name = key.String()
+	p.refresh(t)
+	return t
+}
+
+// refresh reads a target's objects again when one of them changed.
+func (p *pass) refresh(t *target) {
+	if t.checked == p.run {
+		return
+	}
+	known := t.checked > 0
+	t.checked = p.run
+	if known && p.fresh(t) {
+		return
+	}
+	key := t.key
+	*t = target{key: key, checked: p.run, used: t.used, current: t.current, at: p.place(key.kind, key.namespace, key.name)}
+	t.cluster.Name = key.String()
 	name := types.NamespacedName{Namespace: key.namespace, Name: key.name}
 	switch key.kind {
 	case "Service":
-		made.service = p.st.Services[name]
-		p.readService(made)
+		t.service = p.st.Services[name]
+		p.readService(t)
 	case "XBackend":
-		made.backend = p.st.XBackends[name]
-		p.readXBackend(made)
+		t.backend = p.st.XBackends[name]
+		p.readXBackend(t)
 	}
-	if t != nil {
-		made.current = t.current
-	}
-	p.targets[key] = made
-	return made
 }
 
 // fresh reports whether a target's objects are the same as when it was made.
@@ -91,15 +103,15 @@ func (p *pass) fresh(t *target) bool {
 	name := types.NamespacedName{Namespace: t.key.namespace, Name: t.key.name}
 	switch t.key.kind {
 	case "Service":
-		if p.changed.any("Service") && p.st.Services[name] != t.service {
+		if p.changed.any(services) && p.st.Services[name] != t.service {
 			return false
 		}
 	case "XBackend":
-		if p.changed.any("XBackend") && p.st.XBackends[name] != t.backend {
+		if p.changed.any(xBackends) && p.st.XBackends[name] != t.backend {
 			return false
 		}
 	}
-	return !p.changed.any("ConfigMap") || !slices.ContainsFunc(t.configMaps, func(use configMapUse) bool {
+	return !p.changed.any(configMaps) || !slices.ContainsFunc(t.configMaps, func(use configMapUse) bool {
 		return p.st.ConfigMaps[use.key] != use.obj
 	})
 }
@@ -133,6 +145,7 @@ func (p *pass) forgetTargets(used int) {
 	}
 	for key, t := range p.targets {
 		if t.used != p.run {
+			t.forgotten = true
 			delete(p.targets, key)
 		}
 	}

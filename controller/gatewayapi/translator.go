@@ -77,10 +77,10 @@ func New(o Options) *Translator {
 func (t *Translator) Translate(st *source.State) *plan.Plan {
 	t.run++
 	r := &pass{Translator: t, st: st, changed: t.revisions.update(st), b: plan.NewBuilder(t.last)}
-	if r.changed.any("ReferenceGrant") {
+	if r.changed.any(referenceGrants) {
 		t.grants = newGrants(st)
 	}
-	if r.changed.any("EndpointSlice") {
+	if r.changed.any(endpointSlices) {
 		t.slices = newEndpointIndex(st)
 	}
 	r.buildView()
@@ -100,10 +100,10 @@ type pass struct {
 
 // assemble puts together what the stages made, in the order of precedence.
 func (p *pass) assemble() {
-	attached := make(map[*listener]int)
 	for _, l := range p.view.listeners {
+		l.attached, l.built = 0, nil
 		if l.serves() {
-			p.b.Listener(l.config)
+			l.built = p.b.Listener(l.config)
 		}
 	}
 	used := 0
@@ -111,28 +111,33 @@ func (p *pass) assemble() {
 		serves := false
 		for _, l := range rt.attached {
 			// A route that is not accepted may still have rules: those that answer 500 in place of what they cannot do.
-			serves = len(rt.config.Rules) > 0 && p.b.Attach(l.config.Name, rt.config) || serves
+			if l.built != nil && len(rt.config.Rules) > 0 {
+				l.built.Routes = append(l.built.Routes, rt.config)
+				serves = true
+			}
 			if rt.accepted {
-				attached[l]++
+				l.attached++
 			}
 		}
 		if serves {
 			used += p.useClusters(rt)
 		}
-		p.b.Outcome(rt.outcomes...)
 		p.report(rt.problems)
 		p.report(rt.attachProblems)
 	}
 	p.forgetTargets(used)
-	p.assembleView(attached)
+	p.assembleView()
+	for _, rt := range p.order {
+		p.b.Outcome(rt.outcomes...)
+	}
 }
 
 // assembleView adds what the view holds beside listeners, whose outcomes count their routes.
-func (p *pass) assembleView(attached map[*listener]int) {
+func (p *pass) assembleView() {
 	p.b.Outcome(p.view.outcomes...)
 	for _, l := range p.view.listeners {
-		p.b.Outcome(l.outcome(attached[l]))
-		if l.serves() {
+		p.b.Outcome(l.outcome())
+		if l.built != nil {
 			for _, cert := range l.certificates {
 				p.b.Certificate(cert)
 			}
@@ -143,8 +148,12 @@ func (p *pass) assembleView(attached map[*listener]int) {
 
 // useClusters adds the clusters of a route that serves and returns how many were new.
 func (p *pass) useClusters(rt *route) (added int) {
-	for _, key := range rt.targets {
-		t := p.target(key)
+	for i, t := range rt.targets {
+		if t.forgotten {
+			t = p.target(t.key)
+			rt.targets[i] = t
+		}
+		p.refresh(t)
 		if t.used == p.run || t.reason != "" {
 			continue
 		}

@@ -38,7 +38,7 @@ const (
 
 // buildView makes the view anew when an object that it reads changed or moved.
 func (p *pass) buildView() {
-	changed := p.changed.any("GatewayClass", "Gateway", "Namespace", "ReferenceGrant", "Secret")
+	changed := p.changed.any(gatewayClasses, gateways, namespaces, referenceGrants, secrets)
 	if p.view != nil && !changed && !p.moved(p.view) {
 		return
 	}

@@ -30,23 +30,20 @@ func NewBuilder(previous *Plan) *Builder {
 	}
 	if previous != nil && previous.Config != nil {
 		b.previous = previous.Config
+		b.outcomes = make([]Outcome, 0, len(previous.Outcomes)+16)
+		b.clusters = make([]*config.Cluster, 0, len(previous.Config.Clusters)+16)
 	}
 	return b
 }
 
-// Listener adds a listener that serves. Its Routes come from Attach.
-func (b *Builder) Listener(l config.Listener) {
+// Listener adds a listener that serves and returns it, so that the caller can append to its Routes.
+func (b *Builder) Listener(l config.Listener) *config.Listener {
 	l.Routes = nil
-	b.listeners[l.Name] = &l
-}
-
-// Attach adds a route to a listener. A listener that was not added does not serve and takes no routes; Attach then reports false.
-func (b *Builder) Attach(listener string, r *config.Route) bool {
-	l, ok := b.listeners[listener]
-	if ok {
-		l.Routes = append(l.Routes, r)
+	if old := find(b.previous.Listeners, l.Name, listenerName); old != nil {
+		l.Routes = make([]*config.Route, 0, len(old.Routes)+1)
 	}
-	return ok
+	b.listeners[l.Name] = &l
+	return &l
 }
 
 // Cluster adds a cluster. The caller adds each name once, and keeps the pointer of a cluster that did not change.
@@ -71,29 +68,35 @@ func (b *Builder) Plan() *Plan {
 	}
 	slices.SortFunc(c.Listeners, func(x, y *config.Listener) int { return strings.Compare(x.Name, y.Name) })
 	for i, l := range c.Listeners {
-		c.Listeners[i] = keep(b.previous.Listeners, l, func(l *config.Listener) string { return l.Name }, sameListener)
+		if old := find(b.previous.Listeners, l.Name, listenerName); old != nil && sameListener(old, l) {
+			c.Listeners[i] = old
+		}
 	}
 	for _, cert := range b.certificates {
 		c.Certificates = append(c.Certificates, cert)
 	}
 	slices.SortFunc(c.Certificates, func(x, y *config.Certificate) int { return strings.Compare(x.Name, y.Name) })
 	for i, cert := range c.Certificates {
-		c.Certificates[i] = keep(b.previous.Certificates, cert, func(c *config.Certificate) string { return c.Name },
-			func(x, y *config.Certificate) bool { return reflect.DeepEqual(x, y) })
+		old := find(b.previous.Certificates, cert.Name, func(c *config.Certificate) string { return c.Name })
+		if old != nil && reflect.DeepEqual(old, cert) {
+			c.Certificates[i] = old
+		}
 	}
-	slices.SortStableFunc(b.outcomes, compareOutcomes)
+	slices.SortFunc(b.outcomes, func(x, y Outcome) int { return compareOutcomes(&x, &y) })
 	problem.Sort(b.problems)
 	return &Plan{Config: c, Outcomes: b.outcomes, Problems: b.problems}
 }
 
-// keep returns the item of the same name in a list sorted by name when it is the same, and x otherwise.
-func keep[T any](sorted []*T, x *T, name func(*T) string, same func(a, b *T) bool) *T {
-	i, ok := slices.BinarySearchFunc(sorted, name(x), func(e *T, target string) int { return strings.Compare(name(e), target) })
-	if ok && same(sorted[i], x) {
-		return sorted[i]
+// find returns the item of that name in a list sorted by name, or nil.
+func find[T any](sorted []*T, target string, name func(*T) string) *T {
+	i, ok := slices.BinarySearchFunc(sorted, target, func(e *T, target string) int { return strings.Compare(name(e), target) })
+	if !ok {
+		return nil
 	}
-	return x
+	return sorted[i]
 }
+
+func listenerName(l *config.Listener) string { return l.Name }
 
 // sameListener compares routes by identity: a route that changed is another pointer.
 func sameListener(a, b *config.Listener) bool {
@@ -105,7 +108,7 @@ func sameListener(a, b *config.Listener) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-func compareOutcomes(a, b Outcome) int {
+func compareOutcomes(a, b *Outcome) int {
 	return cmp.Or(compareOrigins(&a.Object, &b.Object), cmp.Compare(a.ParentRef, b.ParentRef), compareOrigins(&a.Parent, &b.Parent))
 }
 

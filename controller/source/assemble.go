@@ -119,6 +119,9 @@ func (a *assembly) add(at place) {
 func (a *assembly) keepNamed() {
 	for _, w := range a.wrong {
 		ref, aside := w.at.entry.ref, "the object"
+		if ref.Name == "" {
+			aside = "the document"
+		}
 		if _, valid := a.next[ref]; !valid && ref.Name != "" && !w.at.entry.foreign {
 			if last, ok := a.folder.served[ref]; ok {
 				a.next[ref] = served{last.object, w.at}
@@ -174,7 +177,9 @@ func (a *assembly) report(at place, f fault, aside string) {
 // publish makes a State that shares with the last one whatever did not change.
 func (f *Folder) publish(a *assembly) (*State, bool) {
 	changed, moved := map[string]bool{}, f.state == nil
+	count := map[string]int{}
 	for ref, now := range a.next {
+		count[ref.Kind]++
 		last, ok := f.served[ref]
 		if !ok || last.object != now.object {
 			changed[ref.Kind] = true
@@ -196,7 +201,7 @@ func (f *Folder) publish(a *assembly) (*State, bool) {
 		state.Revisions = maps.Clone(f.state.Revisions)
 	}
 	for kind := range changed {
-		state.renew(kind)
+		state.renew(kind, count[kind])
 		state.Revisions[kind]++
 	}
 	state.Problems = a.problems

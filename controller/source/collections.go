@@ -10,29 +10,29 @@ import (
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 )
 
-// renew gives the kind an empty collection of its own, so that the one that other States share stays as it is.
-func (s *State) renew(kind string) {
+// renew gives the kind an empty collection of its own, for about size objects, so that the one that other States share stays as it is.
+func (s *State) renew(kind string, size int) {
 	switch kind {
 	case "GatewayClass":
-		s.GatewayClasses = Objects[*gatewayv1.GatewayClass]{}
+		s.GatewayClasses = make(Objects[*gatewayv1.GatewayClass], size)
 	case "Gateway":
-		s.Gateways = Objects[*gatewayv1.Gateway]{}
+		s.Gateways = make(Objects[*gatewayv1.Gateway], size)
 	case "HTTPRoute":
-		s.HTTPRoutes = Objects[*gatewayv1.HTTPRoute]{}
+		s.HTTPRoutes = make(Objects[*gatewayv1.HTTPRoute], size)
 	case "ReferenceGrant":
-		s.ReferenceGrants = Objects[*gatewayv1beta1.ReferenceGrant]{}
+		s.ReferenceGrants = make(Objects[*gatewayv1beta1.ReferenceGrant], size)
 	case "XBackend":
-		s.XBackends = Objects[*gatewayxv1alpha1.XBackend]{}
+		s.XBackends = make(Objects[*gatewayxv1alpha1.XBackend], size)
 	case "Service":
-		s.Services = Objects[*corev1.Service]{}
+		s.Services = make(Objects[*corev1.Service], size)
 	case "EndpointSlice":
-		s.EndpointSlices = Objects[*discoveryv1.EndpointSlice]{}
+		s.EndpointSlices = make(Objects[*discoveryv1.EndpointSlice], size)
 	case "Secret":
-		s.Secrets = Objects[*corev1.Secret]{}
+		s.Secrets = make(Objects[*corev1.Secret], size)
 	case "ConfigMap":
-		s.ConfigMaps = Objects[*corev1.ConfigMap]{}
+		s.ConfigMaps = make(Objects[*corev1.ConfigMap], size)
 	case "Namespace":
-		s.Namespaces = Objects[*corev1.Namespace]{}
+		s.Namespaces = make(Objects[*corev1.Namespace], size)
 	}
 }
 

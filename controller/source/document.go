@@ -182,6 +182,7 @@ func (p *parser) addObject(ctx context.Context, d *document, e *entry, h schema.
 	if support == schema.Unknown {
 		e.foreign = !p.validator.Known(h)
 		e.faults = []fault{{line: p.line(d, e, "kind"), field: "kind", reason: problem.UnknownKind, message: reason}}
+		d.anonymous = d.anonymous || e.ref.Name == "" // perhaps a kind that is not written to its end
 		d.entries = append(d.entries, e)
 		return
 	}

@@ -120,7 +120,7 @@ func (f *Folder) load(ctx context.Context, s *scan, dirty func(path string) bool
 	}
 	files := make([]*file, 0, len(s.files))
 	var fresh []*document
-	docs := map[documentKey]*document{}
+	docs := make(map[documentKey]*document, len(f.docs))
 	for _, at := range s.files {
 		if ctx.Err() != nil {
 			return nil, false, ctx.Err()

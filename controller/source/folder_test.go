@@ -273,11 +273,11 @@ func TestIdentity(t *testing.T) {
 		t.Error(diff)
 	}
 	at := second.Where[Ref{"Service", "default", "s"}]
-	if at.Line != 12 || at.Fields("spec.ports[0].port") != 15 || at.Fields("metadata") != 14 {
+	if at.Line != 13 || at.Fields("spec.ports[0].port") != 16 || at.Fields("metadata") != 15 {
 		t.Errorf("the service stands on line %d, its port on %d", at.Line, at.Fields("spec.ports[0].port"))
 	}
 	p := second.Problem(problem.Problem{Kind: "Service", Namespace: "default", Name: "s", Field: "spec.ports[0]"})
-	if p.File != path || p.Line != 15 {
+	if p.File != path || p.Line != 16 {
 		t.Errorf("problem at %s:%d", p.File, p.Line)
 	}
 }

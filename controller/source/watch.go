@@ -136,7 +136,10 @@ func (w *watcher) wait(ctx context.Context, rescan <-chan time.Time, quiet, pati
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-rescan:
-			return nil
+			if calm == nil {
+				return nil
+			}
+			continue // the load after the burst looks at everything anyway
 		case <-calm:
 			return nil
 		case <-enough:

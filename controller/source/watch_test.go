@@ -158,11 +158,15 @@ func TestWatchIsSilent(t *testing.T) {
 	write(t, filepath.Join(dir, "f.yaml"), configMap("a", "1"))
 	states := watching(t, NewFolder([]string{dir}, WithValidator(schema.New()), WithRescan(time.Millisecond)))
 	first := await(t, states, "a=1")
-	write(t, filepath.Join(dir, "f.yaml"), configMap("a", "1"))
-	write(t, filepath.Join(dir, "notes.txt"), "x")
-	write(t, filepath.Join(dir, "deployment.yaml"), "apiVersion: apps/v1\nkind: Deployment\n")
+	put := func(name, text string) { // at once: a re-scan must not see a part
+		write(t, filepath.Join(dir, "."+name), text)
+		try(t, os.Rename(filepath.Join(dir, "."+name), filepath.Join(dir, name)))
+	}
+	put("f.yaml", configMap("a", "1"))
+	put("notes.txt", "x")
+	put("deployment.yaml", "apiVersion: apps/v1\nkind: Deployment\n")
 	try(t, os.Chtimes(filepath.Join(dir, "f.yaml"), time.Now(), time.Now()))
-	write(t, filepath.Join(dir, "f.yaml"), configMap("a", "2"))
+	put("f.yaml", configMap("a", "2"))
 	second := <-states
 	if got := values(second); got != "a=2" || second.Revisions["ConfigMap"] != first.Revisions["ConfigMap"]+1 {
 		t.Errorf("reported %q at revision %d", got, second.Revisions["ConfigMap"])

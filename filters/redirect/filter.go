@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -126,27 +125,11 @@ func wellKnown(scheme string) uint16 {
 // field, so only plain names and addresses pass: no userinfo, no escapes, nothing that could end the host.
 func requestHost(authority string) (host string, ok bool) {
 	host = exchange.CanonicalHost(authority)
-	if v6, bracketed := strings.CutPrefix(authority, "["); bracketed {
-		address, rest, closed := strings.Cut(v6, "]")
-		parsed, err := netip.ParseAddr(address)
-		if !closed || err != nil || !parsed.Is6() || parsed.Zone() != "" || rest != "" && !validPort(rest) {
-			return "", false
-		}
-		return "[" + host + "]", true
-	}
-	if colon := strings.IndexByte(authority, ':'); colon >= 0 && !validPort(authority[colon:]) {
+	if host == "" || !exchange.ValidAuthority(authority) {
 		return "", false
 	}
-	for i := range len(host) {
-		c := host[i]
-		if ('a' > c || c > 'z') && ('0' > c || c > '9') && c != '-' && c != '.' && c != '_' {
-			return "", false
-		}
+	if authority[0] == '[' {
+		host = "[" + host + "]"
 	}
-	return host, host != ""
-}
-
-// validPort reports whether s is a colon and digits, or a colon alone (RFC 3986 3.2.3).
-func validPort(s string) bool {
-	return s[0] == ':' && strings.Trim(s[1:], "0123456789") == ""
+	return host, true
 }

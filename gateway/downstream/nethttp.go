@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"gatehouse.dev/gatehouse/gateway/exchange"
@@ -57,17 +58,25 @@ func (b *bind) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	x.Req, x.Fault = b.head(r, x.Peer.Proto)
 	control := http.NewResponseController(w)
+	out := &responder{bind: b, exchange: x, w: w, r: r, control: control}
 	if r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody {
 		if x.Peer.Proto == exchange.HTTP11 {
 			// Bodies may flow both ways at once; without this the server would read all of the request before it answers.
 			_ = control.EnableFullDuplex()
 		}
-		x.ReqBody = &clientBody{request: r, control: control, idle: b.options.Limits.BodyIdleTimeout, left: b.options.Limits.MaxBodyBytes}
+		body := &clientBody{request: r, control: control, idle: b.options.Limits.BodyIdleTimeout, left: b.options.Limits.MaxBodyBytes}
+		x.ReqBody = body
+		switch {
+		case x.Peer.Proto != exchange.HTTP3:
+		case strings.EqualFold(x.Req.Fields.Get(exchange.Expect), "100-continue"):
+			body.proceed = sync.OnceFunc(out.proceed)
+		case r.ContentLength < 0 && seldomHasBody(r.Method):
+			x.ReqBody = probe(body)
+		}
 	}
 	if most := b.options.Limits.MaxBodyBytes; most >= 0 && r.ContentLength > most && x.Fault == nil {
 		x.Fault = exchange.NewFault(exchange.BodyTooLarge, nil)
 	}
-	out := &responder{bind: b, exchange: x, w: w, r: r, control: control}
 	b.options.Handler.ServeExchange(r.Context(), x, out)
 	if out.aborted {
 		panic(http.ErrAbortHandler) // net/http's way to reset a stream or cut a connection
@@ -164,10 +173,15 @@ type clientBody struct {
 	control *http.ResponseController
 	idle    time.Duration
 	left    int64 // bytes still allowed; negative for no limit
+	// proceed asks a waiting client for its body. It is nil where the server does that by itself, as net/http's do.
+	proceed func()
 }
 
 // Read returns a *Fault for everything but the end.
 func (c *clientBody) Read(p []byte) (int, error) {
+	if c.proceed != nil {
+		c.proceed()
+	}
 	if c.idle > 0 {
 		_ = c.control.SetReadDeadline(time.Now().Add(c.idle))
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"gatehouse.dev/gatehouse/gateway/exchange"
@@ -21,10 +22,25 @@ type responder struct {
 	control  *http.ResponseController
 	hijacked *hijacked
 	aborted  bool
+
+	// heads serialises response heads: 100 (Continue) is sent by who reads the body first.
+	heads sync.Mutex
+	final bool // the final head is out; guarded by heads
+}
+
+// proceed sends 100 (Continue), unless the final head is out already.
+func (o *responder) proceed() {
+	o.heads.Lock()
+	defer o.heads.Unlock()
+	if !o.final {
+		o.w.WriteHeader(http.StatusContinue)
+	}
 }
 
 // Inform sends an interim response.
 func (o *responder) Inform(status int, fields exchange.Fields) error {
+	o.heads.Lock()
+	defer o.heads.Unlock()
 	h := o.w.Header()
 	for _, f := range fields {
 		h[f.Name] = append(h[f.Name], f.Value)
@@ -39,6 +55,9 @@ func (o *responder) Respond(resp *exchange.Response, length int64) error {
 	if resp.Status == http.StatusSwitchingProtocols {
 		return o.switchProtocols(resp)
 	}
+	o.heads.Lock()
+	defer o.heads.Unlock()
+	o.final = true
 	o.fill(resp, length)
 	o.extendWrite()
 	o.w.WriteHeader(resp.Status)

@@ -135,7 +135,8 @@ func ValidAuthority(authority string) bool {
 		if end < 0 {
 			return false
 		}
-		if _, err := netip.ParseAddr(authority[1:end]); err != nil {
+		// A zone names an interface of the client's, and brackets around IPv4 are a second spelling of one host.
+		if addr, err := netip.ParseAddr(authority[1:end]); err != nil || !addr.Is6() || addr.Zone() != "" {
 			return false
 		}
 		host, port = "", authority[end+1:]
@@ -154,7 +155,7 @@ func ValidAuthority(authority string) bool {
 		return true
 	}
 	n, err := strconv.ParseUint(port[1:], 10, 16)
-	return port[0] == ':' && err == nil && n > 0 && port[1] != '+'
+	return port[0] == ':' && err == nil && n > 0
 }
 
 // Clone returns a head that shares nothing with the exchange's buffer.

@@ -144,7 +144,7 @@ func (b *build) listener(l *config.Listener) (*Listener, error) {
 func (b *build) table(l *Listener, before *Listener) error {
 	var rules []routing.Rule[*Rule]
 	for _, r := range l.Config.Routes {
-		hosts := effectiveHosts(l.Config.Hostname, r.Hostnames)
+		hosts := servedHosts(l.Config.Hostname, r.Hostnames)
 		if len(hosts) == 0 {
 			continue
 		}
@@ -166,15 +166,16 @@ func (b *build) table(l *Listener, before *Listener) error {
 	return err
 }
 
-// effectiveHosts are a route's hostnames as far as the listener serves them.
-func effectiveHosts(listener string, hostnames []string) []string {
+// servedHosts are those of a route's hostnames that the listener serves at least in part, as the route has them: a table is asked only about
+// hosts that its listener serves, and the precedence of hostnames is that of the route's own (HTTPRouteSpec.Hostnames).
+func servedHosts(listener string, hostnames []string) []string {
 	if len(hostnames) == 0 {
-		return []string{listener}
+		return []string{""}
 	}
 	var hosts []string
 	for _, h := range hostnames {
-		if both, ok := routing.Intersect(listener, h); ok {
-			hosts = append(hosts, both)
+		if _, ok := routing.Intersect(listener, h); ok {
+			hosts = append(hosts, h)
 		}
 	}
 	return hosts

@@ -102,6 +102,10 @@ func (e *Endpoint) RoundTrip(ctx context.Context, a *Attempt) (*Answer, *exchang
 	if err != nil {
 		return nil, fault(ctx, err, progress, body)
 	}
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		_ = response.Body.Close()
+		return nil, exchange.NewFault(exchange.UpstreamProtocol, errors.New("the endpoint switched protocols without having been asked to"))
+	}
 	return &Answer{
 		Response: exchange.Response{Status: response.StatusCode, Fields: fromHeader(response.Header)},
 		Body:     &responseBody{ctx: ctx, response: response},

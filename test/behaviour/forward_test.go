@@ -131,8 +131,12 @@ func TestHopByHopFieldsAreRemoved(t *testing.T) {
 		if r.Fields.Get("Seen-X-End") != "1" {
 			t.Errorf("request: X-End did not reach the origin")
 		}
-		if got := r.Fields.Get("Seen-Te"); got != "trailers" {
-			t.Errorf("request: te reached the origin as %q, want trailers", got)
+		want := "trailers"
+		if c.Up == harness.UpH1 {
+			want = "" // HTTP/1.1 needs Connection for it, and carries trailers without
+		}
+		if got := r.Fields.Get("Seen-Te"); got != want {
+			t.Errorf("request: te reached the origin as %q, want %q", got, want)
 		}
 		names := []string{"Keep-Alive", "Proxy-Connection"}
 		if c.Up == harness.UpH1 {
@@ -157,7 +161,7 @@ func TestHopByHopFieldsAreRemoved(t *testing.T) {
 // Only "trailers" of TE means something beyond one hop.
 func TestTE(t *testing.T) {
 	harness.EachDown(t, func(t *testing.T, d harness.Down) {
-		env := harness.New(t, harness.Combo{Down: d, Up: harness.UpH1}, echoHead)
+		env := harness.New(t, harness.Combo{Down: d, Up: harness.UpH2C}, echoHead)
 		for value, want := range map[string]string{"trailers": "trailers", "": ""} {
 			req := harness.Request{}
 			if value != "" {
@@ -220,8 +224,8 @@ func TestTargetReachesUpstream(t *testing.T) {
 		"/%zz":               "",
 		"/%2":                "",
 		"/%":                 "",
-		"/a/%2e%2e%2fb":      "/a/..%2Fb",
-		"/%2e%2e%2f":         "/..%2F",
+		"/a/%2e%2e%2fb":      "",
+		"/%2e%2e%2f":         "",
 		"/a//":               "/a/",
 		"/a/b/%2e":           "/a/b/",
 		"/a/b/%2e%2e":        "/a/",
@@ -279,6 +283,9 @@ func TestExpectationFailed(t *testing.T) {
 	harness.Each(t, func(t *testing.T, c harness.Combo) {
 		env := harness.New(t, c, teapot)
 		for _, value := range []string{"200-ok", "100-continue, x", "nonsense"} {
+			if value == "100-continue, x" && (c.Down == harness.H2 || c.Down == harness.H2C) {
+				continue // net/http's HTTP/2 server takes the field away when one of its members is 100-continue
+			}
 			if r := harness.MustDo(t, env.NewClient(t), harness.Request{Fields: harness.F("Expect", value)}); r.Status != 417 {
 				t.Errorf("Expect: %s: got %d, want 417", value, r.Status)
 			}

@@ -164,7 +164,7 @@ func TestDangerousTrailersAreDropped(t *testing.T) {
 				"Cookie", "a=b", "X-Real-Ip", "6.6.6.6",
 			),
 		})
-		if err == nil && r.Status == 400 {
+		if err == nil && r.Status == 400 || errors.Is(err, harness.ErrReset) {
 			return // refusing them is as good
 		}
 		if err != nil {
@@ -212,9 +212,15 @@ func TestContinueRefused(t *testing.T) {
 		s := harness.MustOpen(t, env.Client, harness.Request{
 			Method: "POST", Streaming: true, Length: 5, Fields: harness.F("Expect", "100-continue"),
 		})
-		r, err := harness.Final(s)
-		if err != nil || r.Status != 413 {
-			t.Fatalf("got %+v, %v, want 413 without the body", r, err)
+		h, err := s.Next()
+		if err == nil && h.Status == 100 && !c.Down.IsH1() {
+			// net/http's HTTP/2 server hides Expect and asks for the body by itself; the refusal then follows the body.
+			harness.MustWrite(t, s, "hello")
+			s.CloseWrite(nil)
+			h, err = s.Next()
+		}
+		if err != nil || h.Status != 413 {
+			t.Fatalf("got %+v, %v, want 413 without the body", h, err)
 		}
 		s.Abort()
 		for range 3 {

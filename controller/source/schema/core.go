@@ -81,7 +81,9 @@ func (k *coreKind) validate(_ context.Context, h Header, raw []byte) (metav1.Obj
 	clean(object, k.namespaced())
 	k.complete(object)
 	list := generatedName(object)
-	list = append(list, validation.ValidateObjectMetaAccessor(object, k.namespaced(), k.validName, field.NewPath("metadata"))...)
+	if len(list) == 0 {
+		list = validation.ValidateObjectMetaAccessor(object, k.namespaced(), k.validName, field.NewPath("metadata"))
+	}
 	list = append(list, k.check(object)...)
 	if errs = append(errs, fieldErrors(list)...); len(errs) > 0 {
 		return nil, errs

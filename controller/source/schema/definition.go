@@ -214,7 +214,9 @@ func (c *compiledVersion) coerce(object map[string]any) (*metav1.ObjectMeta, []s
 // check runs the validation of the server's create strategy for custom resources, in its order.
 func (c *compiledVersion) check(ctx context.Context, object map[string]any, meta *metav1.ObjectMeta, namespaced bool) field.ErrorList {
 	errs := generatedName(meta)
-	errs = append(errs, validation.ValidateObjectMeta(meta, namespaced, validation.NameIsDNSSubdomain, field.NewPath("metadata"))...)
+	if len(errs) == 0 {
+		errs = validation.ValidateObjectMeta(meta, namespaced, validation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	}
 	errs = append(errs, crdvalidation.ValidateCustomResource(nil, object, c.validator)...)
 	errs = append(errs, objectmeta.Validate(ctx, nil, object, c.structural, false)...)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, c.structural, object)...)
