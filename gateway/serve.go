@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +15,9 @@ import (
 	"gatehouse.dev/gatehouse/gateway/telemetry"
 	"gatehouse.dev/gatehouse/gateway/upstream"
 )
+
+// statusNotModified answers a conditional request without the content (RFC 9110 15.4.5).
+const statusNotModified = 304
 
 // run is one exchange on its way.
 type run struct {
@@ -125,9 +127,9 @@ func (r *run) request(ctx context.Context) (*upstream.Answer, *exchange.Fault) {
 func (r *run) admit() *exchange.Fault {
 	req := &r.x.Req
 	switch {
-	case req.Method == http.MethodTrace:
+	case req.Method == "TRACE":
 		return exchange.NewFault(exchange.MethodRefused, errors.New("TRACE shows a client what proxies added to its request"))
-	case req.Method == http.MethodConnect && req.Protocol == "":
+	case req.Method == "CONNECT" && req.Protocol == "":
 		return exchange.NewFault(exchange.MethodRefused, errors.New("CONNECT is for forward proxies; this is an ingress listener"))
 	case !exchange.ValidAuthority(req.Authority):
 		return exchange.NewFault(exchange.BadRequest, errors.New("the Host is not HOST or HOST:PORT"))
@@ -188,7 +190,7 @@ func (r *run) respond(answer *upstream.Answer) *exchange.Fault {
 	}
 	r.rule.Chain.OnResponse(x, r.ruleRan)
 	length := x.RespBody.Length()
-	if x.Resp.Status == http.StatusNotModified {
+	if x.Resp.Status == statusNotModified {
 		length = -1 // the endpoint's length is of what it did not send
 	}
 	if err := r.w.Respond(&x.Resp, length); err != nil {
@@ -198,7 +200,7 @@ func (r *run) respond(answer *upstream.Answer) *exchange.Fault {
 	if answer.Tunnel != nil {
 		return r.tunnel(answer.Tunnel)
 	}
-	if x.Req.Method == http.MethodHead {
+	if x.Req.Method == "HEAD" {
 		return r.finish(nil)
 	}
 	if length < 0 {
@@ -265,7 +267,7 @@ func (r *run) fail(fault *exchange.Fault) {
 	if r.rule != nil {
 		r.rule.Chain.OnResponse(r.x, r.ruleRan)
 	}
-	if r.w.Respond(&r.x.Resp, int64(len(text))) != nil || r.x.Req.Method == http.MethodHead {
+	if r.w.Respond(&r.x.Resp, int64(len(text))) != nil || r.x.Req.Method == "HEAD" {
 		return
 	}
 	n, err := r.w.Write(text)

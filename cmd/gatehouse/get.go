@@ -32,7 +32,7 @@ func getCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "get URL",
 		Short:   "Fetch a URL, by HTTP/3 if asked",
-		Example: "  gatehouse get --http3 --cacert .state/ca.crt https://localhost:8443/productpage",
+		Example: "  gatehouse get --http3 --cacert .state/development-ca/ca.crt https://localhost:8443/productpage",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
@@ -69,10 +69,11 @@ func get(ctx context.Context, o *getOptions, url string, out io.Writer) error {
 		}
 		request.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
 	}
-	transport, err := o.transport()
+	transport, closeTransport, err := o.transport()
 	if err != nil {
 		return err
 	}
+	defer closeTransport()
 	response, err := transport.RoundTrip(request)
 	if err != nil {
 		return err
@@ -101,16 +102,16 @@ func keys(h http.Header) func(func(string) bool) {
 	}
 }
 
-func (o *getOptions) transport() (http.RoundTripper, error) {
+func (o *getOptions) transport() (transport http.RoundTripper, closeTransport func(), err error) {
 	conf := &tls.Config{InsecureSkipVerify: o.insecure}
 	if o.caCert != "" {
 		pem, err := os.ReadFile(o.caCert)
 		if err != nil {
-			return nil, fmt.Errorf("--cacert: %w", err)
+			return nil, nil, fmt.Errorf("--cacert: %w", err)
 		}
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, errors.New("--cacert: the file holds no PEM certificate")
+			return nil, nil, errors.New("--cacert: the file holds no PEM certificate")
 		}
 	}
 	if o.http3 {
@@ -120,7 +121,7 @@ func (o *getOptions) transport() (http.RoundTripper, error) {
 				return quic.DialAddrEarly(ctx, o.connectTo, tlsConf, quicConf)
 			}
 		}
-		return t, nil
+		return t, func() { _ = t.Close() }, nil
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!o.http2)
@@ -132,5 +133,5 @@ func (o *getOptions) transport() (http.RoundTripper, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, o.connectTo)
 		}
 	}
-	return t, nil
+	return t, t.CloseIdleConnections, nil
 }

@@ -20,6 +20,9 @@ import (
 
 // filters translates the filters of a rule or backend. What cannot be built goes to bad, and the caller fails closed.
 func (b *routeBuilder) filters(field string, list []gatewayv1.HTTPRouteFilter, matches []gatewayv1.HTTPRouteMatch, bad faults) []config.Policy {
+	if len(list) == 0 {
+		return nil
+	}
 	var out []config.Policy
 	seen := make(map[gatewayv1.HTTPRouteFilterType]bool)
 	for i := range list {
@@ -65,39 +68,41 @@ func invalidFilter(field, format string, args ...any) *filterError {
 
 // filter translates one filter to its kind and config.
 func (b *routeBuilder) filter(at string, f *gatewayv1.HTTPRouteFilter, matches []gatewayv1.HTTPRouteMatch) (kind string, cfg any, err *filterError) {
-	missing := invalidFilter("", "a filter of type %s without its settings; fill in the field of that name", f.Type)
+	missing := func() (string, any, *filterError) {
+		return "", nil, invalidFilter("", "a filter of type %s without its settings; fill in the field of that name", f.Type)
+	}
 	switch f.Type {
 	case gatewayv1.HTTPRouteFilterRequestHeaderModifier:
 		if f.RequestHeaderModifier == nil {
-			return "", nil, missing
+			return missing()
 		}
 		return headers.RequestKind, headerConfig(f.RequestHeaderModifier), nil
 	case gatewayv1.HTTPRouteFilterResponseHeaderModifier:
 		if f.ResponseHeaderModifier == nil {
-			return "", nil, missing
+			return missing()
 		}
 		return headers.ResponseKind, headerConfig(f.ResponseHeaderModifier), nil
 	case gatewayv1.HTTPRouteFilterRequestRedirect:
 		if f.RequestRedirect == nil {
-			return "", nil, missing
+			return missing()
 		}
 		cfg, err := redirectConfig(f.RequestRedirect, matches)
 		return redirect.Kind, cfg, err
 	case gatewayv1.HTTPRouteFilterURLRewrite:
 		if f.URLRewrite == nil {
-			return "", nil, missing
+			return missing()
 		}
 		cfg := rewrite.Config{Hostname: hostname(f.URLRewrite.Hostname)}
 		cfg.Path, err = pathConfig(".urlRewrite.path", f.URLRewrite.Path, matches)
 		return rewrite.Kind, cfg, err
 	case gatewayv1.HTTPRouteFilterRequestMirror:
 		if f.RequestMirror == nil {
-			return "", nil, missing
+			return missing()
 		}
 		return mirror.Kind, b.mirrorConfig(at, f.RequestMirror), nil
 	case gatewayv1.HTTPRouteFilterCORS:
 		if f.CORS == nil {
-			return "", nil, missing
+			return missing()
 		}
 		return cors.Kind, corsConfig(f.CORS), nil
 	case gatewayv1.HTTPRouteFilterExternalAuth:

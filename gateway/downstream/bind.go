@@ -13,9 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/http3"
-
 	"gatehouse.dev/gatehouse/gateway/exchange"
 	_ "gatehouse.dev/gatehouse/gateway/internal/xconnect" // WebSocket over HTTP/2
 )
@@ -29,9 +26,7 @@ type bind struct {
 	tcp  net.Listener
 	http *http.Server
 
-	udp    net.PacketConn // nil when not open
-	quic   *quic.Transport
-	http3  *http3.Server
+	http3  *http3Server           // nil when not open
 	altSvc atomic.Pointer[string] // what to advertise; nil without HTTP/3
 
 	serving sync.WaitGroup // the accept loops
@@ -128,76 +123,6 @@ func (b *bind) httpServer() *http.Server {
 	}
 }
 
-// openUDP starts HTTP/3. TCP serves even when it fails: clients are then not told of HTTP/3.
-func (b *bind) openUDP() error {
-	limits := &b.options.Limits
-	conn, err := net.ListenPacket("udp", b.listenAddress())
-	if err != nil {
-		return fmt.Errorf("http/3: the udp address cannot be bound; http/1.1 and http/2 are served: %w", err)
-	}
-	transport := &quic.Transport{Conn: conn}
-	listener, err := transport.ListenEarly(b.tlsConfig(true), &quic.Config{
-		HandshakeIdleTimeout:  limits.HandshakeTimeout,
-		MaxIdleTimeout:        limits.IdleTimeout,
-		MaxIncomingStreams:    int64(limits.MaxStreams),
-		MaxIncomingUniStreams: 8, // control, QPACK encoder and decoder; the rest is spare for extensions
-	})
-	if err != nil {
-		_ = conn.Close()
-		return fmt.Errorf("http/3: %w", err)
-	}
-	b.udp, b.quic = conn, transport
-	b.http3 = &http3.Server{
-		Handler:        http.HandlerFunc(b.serveHTTP),
-		MaxHeaderBytes: limits.MaxHeaderBytes,
-		IdleTimeout:    limits.IdleTimeout,
-		Logger:         slog.New(slog.DiscardHandler),
-		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			info := connInfo{remote: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr()), tls: tlsInfo(c.ConnectionState().TLS)}
-			return context.WithValue(ctx, connInfoKey{}, &info)
-		},
-	}
-	advertised := fmt.Sprintf(`h3=":%d"; ma=86400`, b.Port)
-	b.altSvc.Store(&advertised)
-	gated := &gatedQUIC{EarlyListener: listener, gate: b.gate(), count: func(delta int) { b.options.OnConnections(b.key, exchange.HTTP3, delta) }}
-	b.serving.Go(func() { _ = b.http3.ServeListener(gated) }) // ends when the listener is closed
-	return nil
-}
-
-// retryUDP opens the UDP socket if it could not be opened before.
-func (b *bind) retryUDP() error {
-	if !b.TLS || b.udp != nil {
-		return nil
-	}
-	return b.openUDP()
-}
-
-// gatedQUIC accepts no more connections than its gate lets in.
-type gatedQUIC struct {
-	*quic.EarlyListener
-	gate  *gate
-	count func(delta int)
-}
-
-// Accept returns the next connection within the limit.
-func (l *gatedQUIC) Accept(ctx context.Context) (*quic.Conn, error) {
-	for {
-		conn, err := l.EarlyListener.Accept(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if l.gate.enter() {
-			l.count(1)
-			context.AfterFunc(conn.Context(), func() {
-				l.gate.leave()
-				l.count(-1)
-			})
-			return conn, nil
-		}
-		_ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many connections")
-	}
-}
-
 // closeListeners gives up the TCP address; connections go on. The UDP socket carries its connections and stays until drain.
 func (b *bind) closeListeners() {
 	_ = b.tcp.Close()
@@ -211,14 +136,8 @@ func (b *bind) drain(ctx context.Context) {
 			_ = b.http.Close()
 		}
 	})
-	if b.udp != nil {
-		both.Go(func() {
-			if b.http3.Shutdown(ctx) != nil {
-				_ = b.http3.Close()
-			}
-			_ = b.quic.Close()
-			_ = b.udp.Close()
-		})
+	if b.http3 != nil {
+		both.Go(func() { b.http3.drain(ctx) })
 	}
 	both.Wait()
 	b.tunnels.drain(ctx)

@@ -24,6 +24,7 @@ import (
 type connInfo struct {
 	remote, local netip.AddrPort
 	tls           *exchange.TLSInfo
+	quic          *quicConn // nil on TCP
 }
 
 type connInfoKey struct{}
@@ -51,6 +52,10 @@ func tlsInfo(cs tls.ConnectionState) *exchange.TLSInfo {
 
 func (b *bind) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	info, _ := r.Context().Value(connInfoKey{}).(*connInfo)
+	if info.quic != nil {
+		info.quic.begin()
+		defer info.quic.end()
+	}
 	x := &exchange.Exchange{
 		Start:   time.Now(),
 		Peer:    exchange.Peer{Bind: b.key, Remote: info.remote, Local: info.local, TLS: info.tls, Proto: proto(r)},

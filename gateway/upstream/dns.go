@@ -102,7 +102,8 @@ func systemResolver() Resolver {
 	return dnsResolver{resolvConf: "/etc/resolv.conf", hosts: "/etc/hosts"}
 }
 
-// Lookup implements Resolver. Names that DNS servers do not know fall back on the standard library (other name services).
+// Lookup implements Resolver. The name is absolute: the search domains of resolv.conf could make another host of the one that an object
+// names. Names that DNS servers do not know fall back on the standard library (other name services).
 func (r dnsResolver) Lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{addr}, maxTTL, nil
@@ -112,14 +113,12 @@ func (r dnsResolver) Lookup(ctx context.Context, host string) ([]netip.Addr, tim
 	}
 	conf, err := dns.ClientConfigFromFile(r.resolvConf)
 	if err == nil && len(conf.Servers) > 0 {
-		for _, name := range conf.NameList(host) {
-			addrs, ttl, err := r.query(ctx, conf, name)
-			if err == nil && len(addrs) > 0 {
-				return addrs, ttl, nil
-			}
+		addrs, ttl, err := r.query(ctx, conf, host)
+		if err == nil && len(addrs) > 0 {
+			return addrs, ttl, nil
 		}
 	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", dns.Fqdn(host))
 	return addrs, hostsTTL, err
 }
 

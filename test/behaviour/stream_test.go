@@ -215,7 +215,7 @@ func TestContinueRefused(t *testing.T) {
 		h, err := s.Next()
 		if err == nil && h.Status == 100 && !c.Down.IsH1() {
 			// net/http's HTTP/2 server hides Expect and asks for the body by itself; the refusal then follows the body.
-			harness.MustWrite(t, s, "hello")
+			io.WriteString(s, "hello") // the refusal may be faster
 			s.CloseWrite(nil)
 			h, err = s.Next()
 		}
@@ -269,6 +269,7 @@ func TestTruncatedResponseIsAnError(t *testing.T) {
 		for _, target := range []string{"/sized", "/unsized"} {
 			r, err := harness.Do(env.Client, harness.Request{Target: target})
 			switch {
+			case err != nil && c.Down == harness.H3: // a QUIC reset may overtake the head
 			case err != nil:
 				t.Errorf("%s: no head came: %v", target, err)
 			case r.Status != 200:
@@ -335,6 +336,7 @@ func TestEarlyAnswer(t *testing.T) {
 	harness.Each(t, func(t *testing.T, c harness.Combo) {
 		env := harness.New(t, c, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == "POST" {
+				http.NewResponseController(w).EnableFullDuplex() // or an HTTP/1.1 server would read the body first
 				w.WriteHeader(http.StatusForbidden)
 				io.WriteString(w, "no")
 				return
@@ -343,7 +345,7 @@ func TestEarlyAnswer(t *testing.T) {
 		})
 		for range 3 {
 			s := harness.MustOpen(t, env.Client, harness.Request{Method: "POST", Streaming: true})
-			harness.MustWrite(t, s, "some bytes")
+			io.WriteString(s, "some bytes") // the answer may be faster
 			r, err := harness.Final(s)
 			if err != nil || r.Status != 403 {
 				t.Fatalf("got %+v, %v, want 403 while the request is open", r, err)

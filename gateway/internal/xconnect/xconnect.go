@@ -8,8 +8,7 @@ package xconnect
 
 import "os"
 
-// On reports whether the setting could be made.
-var On = os.Setenv("GODEBUG", join(os.Getenv("GODEBUG"), "http2xconnect=1")) == nil
+var _ = os.Setenv("GODEBUG", join(os.Getenv("GODEBUG"), "http2xconnect=1"))
 
 func join(before, setting string) string {
 	if before == "" {
