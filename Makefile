@@ -61,7 +61,7 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 
 .PHONY: bench
 bench: ## run the benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem ./routing/... ./bench/...
+	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: clean
 clean: ## remove what was built

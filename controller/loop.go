@@ -75,6 +75,8 @@ func (l *Loop) Ready() error {
 	switch r := l.Report(); {
 	case r.Version == 0:
 		return fmt.Errorf("the first configuration is not applied yet")
+	case r.Applied.IsZero():
+		return fmt.Errorf("the first configuration is refused: %s", r.Refused)
 	case !r.Serving:
 		return fmt.Errorf("no listener could be bound; see /config")
 	}
@@ -134,11 +136,11 @@ func (l *Loop) apply(ctx context.Context, s *source.State) {
 func (l *Loop) log(problems []problem.Problem) {
 	now := make(map[problem.Problem]bool, len(problems))
 	for _, p := range problems {
-		now[p] = true
-		if !l.logged[p] {
+		if !l.logged[p] && !now[p] {
 			l.logger.Warn("set aside", "object", p.Object(), "field", p.Field, "reason", p.Reason, "message", p.Message,
 				"file", p.File, "line", p.Line, "what", p.SetAside)
 		}
+		now[p] = true
 	}
 	for p := range l.logged {
 		if !now[p] {

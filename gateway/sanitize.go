@@ -19,7 +19,7 @@ var identityNames = []string{
 
 // carriesIdentity reports whether a field name, in any spelling, is one of identityNames.
 func carriesIdentity(name string) bool {
-	if len(name) < len("forwarded") {
+	if len(name) < len("x-envoy-") { // the shortest
 		return false
 	}
 	switch name[0] | 0x20 {
@@ -117,11 +117,23 @@ func allowedTrailer(name string) bool {
 func allowedTrailerNames(list string) string {
 	var kept []string
 	for part := range strings.SplitSeq(list, ",") {
-		if name := strings.Trim(part, " \t"); name != "" && allowedTrailer(name) {
+		if name := strings.Trim(part, " \t"); isToken(name) && allowedTrailer(name) {
 			kept = append(kept, name)
 		}
 	}
 	return strings.Join(kept, ", ")
+}
+
+// isToken holds a name that a client announces to the grammar (RFC 9110 5.6.2): net/http refuses to send any other.
+func isToken(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		alphanumeric := 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9'
+		if !alphanumeric && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+			return false
+		}
+	}
+	return name != ""
 }
 
 func allowedTrailers(fields exchange.Fields) exchange.Fields {

@@ -50,6 +50,7 @@ func getCommand() *cobra.Command {
 	f.StringVarP(&o.method, "request", "X", http.MethodGet, "request method")
 	f.StringArrayVarP(&o.headers, "header", "H", nil, "request header 'name: value'; may be repeated")
 	f.DurationVarP(&o.timeout, "max-time", "m", 30*time.Second, "most time for the whole request")
+	c.MarkFlagsMutuallyExclusive("http2", "http3")
 	return c
 }
 

@@ -20,6 +20,7 @@ import (
 	"gatehouse.dev/gatehouse/controller/source/devcert"
 	"gatehouse.dev/gatehouse/gateway"
 	"gatehouse.dev/gatehouse/gateway/admin"
+	"gatehouse.dev/gatehouse/gateway/config"
 	"gatehouse.dev/gatehouse/gateway/downstream"
 	"gatehouse.dev/gatehouse/gateway/telemetry"
 )
@@ -159,13 +160,21 @@ func openAdmin(address string, loop *controller.Loop, seen *telemetry.Telemetry,
 	server, err := admin.Listen(address, admin.Options{
 		Ready:   loop.Ready,
 		Metrics: seen.Handler(),
-		Config:  func() any { return loop.Report() },
+		Config:  func() any { return shown(loop.Report()) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	logger.Info("admin listener", "address", "http://"+server.Addr())
 	return server.Close, nil
+}
+
+// shown is a report as /config has it: without credentials.
+func shown(r *controller.Report) any {
+	return struct {
+		*controller.Report
+		Config any `json:"config"` // in place of Report's
+	}{r, config.Redacted(r.Config)}
 }
 
 func countProblems(seen *telemetry.Telemetry, r *controller.Report) {

@@ -84,7 +84,7 @@ func WithRescan(every time.Duration) Option { return func(f *Folder) { f.rescan 
 // .yaml, .yml or .json, save those that start with a dot.
 func NewFolder(paths []string, options ...Option) *Folder {
 	f := &Folder{
-		quiet:    20 * time.Millisecond,
+		quiet:    10 * time.Millisecond,
 		patience: 60 * time.Millisecond,
 		rescan:   5 * time.Second,
 		files:    map[string]*file{},
@@ -146,6 +146,15 @@ func (f *Folder) load(ctx context.Context, s *scan, dirty func(path string) bool
 	}
 	state, changed = f.assemble(files, s)
 	return state, changed, nil
+}
+
+// unnamed returns what the last load found of a file that lies where it did, unless a notification named it.
+func (f *Folder) unnamed(path string, named func(real string) bool) (fs.FileInfo, bool) {
+	last := f.files[path] // Watch's goroutine holds mu while it scans
+	if last == nil || last.info == nil || named(last.real) {
+		return nil, false
+	}
+	return last.info, true
 }
 
 // unchanged reports whether the file is the one that was read, by its stamps.

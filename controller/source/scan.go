@@ -29,6 +29,9 @@ type scan struct {
 	// everything in the directory, another one for that entry alone.
 	watch func(dir, name string)
 
+	// known, when set, returns what is known of a regular file that no notification named, so that it need not be looked at.
+	known func(path string) (fs.FileInfo, bool)
+
 	files []found
 	// problems are of what cannot be read; whatever came from there before stays.
 	problems []problem.Problem
@@ -45,9 +48,14 @@ func (s *scan) root(path string) {
 	case err != nil:
 		s.fail(path, err)
 	case info.IsDir():
-		s.dir(path)
+		if real, ok := s.resolve(path); ok {
+			s.dir(path, real)
+		}
 	case info.Mode().IsRegular():
-		s.file(path, info)
+		if real, ok := s.resolve(path); ok {
+			s.notify(filepath.Dir(real), filepath.Base(real))
+			s.file(path, real, info)
+		}
 	default:
 		s.fail(path, errors.New("neither a file nor a directory"))
 	}
@@ -70,30 +78,32 @@ func (s *scan) fail(path string, err error) {
 		Message: fmt.Sprintf("cannot be read: %v; what came from it before stays in use", cause)})
 }
 
-// first reports whether the path is reached for the first time.
-func (s *scan) first(path string) (real string, ok bool) {
+// resolve returns the real path of one that may lead through symbolic links.
+func (s *scan) resolve(path string) (real string, ok bool) {
 	real, err := realPath(path)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			s.fail(path, err)
-		}
-		return "", false
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.fail(path, err)
 	}
+	return real, err == nil
+}
+
+// first reports whether the real path is reached for the first time.
+func (s *scan) first(real string) bool {
 	if s.seen == nil {
 		s.seen = map[string]bool{}
 	}
 	if s.seen[real] {
-		return "", false
+		return false
 	}
 	s.seen[real] = true
-	return real, true
+	return true
 }
 
-func (s *scan) dir(path string) {
-	if _, ok := s.first(path); !ok {
+func (s *scan) dir(path, real string) {
+	if !s.first(real) {
 		return
 	}
-	s.notify(path, "")
+	s.notify(real, "")
 	list, err := os.ReadDir(path)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -105,19 +115,39 @@ func (s *scan) dir(path string) {
 		if strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		s.entry(filepath.Join(path, e.Name()), e)
+		path, real := filepath.Join(path, e.Name()), filepath.Join(real, e.Name())
+		switch {
+		case e.Type()&fs.ModeSymlink != 0:
+			s.link(path)
+		case e.IsDir():
+			s.dir(path, real)
+		case e.Type().IsRegular() && manifestName(path):
+			// The common case, thousands of times: at most one look at the file and none at the way to it.
+			if info, err := s.info(path, e); err == nil {
+				s.file(path, real, info)
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				s.fail(path, err)
+			}
+		}
 	}
 }
 
-func (s *scan) entry(path string, e fs.DirEntry) {
-	if !e.IsDir() && e.Type()&fs.ModeSymlink == 0 && !manifestName(path) {
-		return
+func (s *scan) info(path string, e fs.DirEntry) (fs.FileInfo, error) {
+	if s.known != nil {
+		if info, ok := s.known(path); ok {
+			return info, nil
+		}
 	}
+	return e.Info()
+}
+
+// link follows a symbolic link. What it leads to may change without a change in its own directory.
+func (s *scan) link(path string) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// Gone since the directory was read, or a link that leads nowhere.
-		if e.Type()&fs.ModeSymlink != 0 && manifestName(path) {
+		if manifestName(path) {
 			if _, err := os.Lstat(path); err == nil {
 				s.fail(path, errors.New("symbolic link leads nowhere"))
 			}
@@ -125,18 +155,19 @@ func (s *scan) entry(path string, e fs.DirEntry) {
 	case err != nil:
 		s.fail(path, err)
 	case info.IsDir():
-		s.dir(path)
+		if real, ok := s.resolve(path); ok {
+			s.dir(path, real)
+		}
 	case info.Mode().IsRegular() && manifestName(path):
-		s.file(path, info)
+		if real, ok := s.resolve(path); ok {
+			s.notify(filepath.Dir(real), filepath.Base(real))
+			s.file(path, real, info)
+		}
 	}
 }
 
-func (s *scan) file(path string, info fs.FileInfo) {
-	if s.full {
-		return
-	}
-	real, ok := s.first(path)
-	if !ok {
+func (s *scan) file(path, real string, info fs.FileInfo) {
+	if s.full || !s.first(real) {
 		return
 	}
 	if len(s.files) == MaxFiles {
@@ -144,7 +175,6 @@ func (s *scan) file(path string, info fs.FileInfo) {
 		s.fail(path, fmt.Errorf("more than %d files, the rest is not read", MaxFiles))
 		return
 	}
-	s.notify(filepath.Dir(real), filepath.Base(real))
 	s.files = append(s.files, found{path: path, real: real, info: info})
 }
 

@@ -16,7 +16,7 @@ import (
 // Watch calls report with the State and then, until the context ends, with each State that differs from the one before. It calls from
 // one goroutine, and what changes while report runs comes together in the next State.
 //
-// A change is taken in when nothing happened for 20 ms, so that a file is read after its writer is done and many files that change
+// A change is taken in when nothing happened for 10 ms, so that a file is read after its writer is done and many files that change
 // together are seen together, and after 60 ms at the latest. Where the file system does not notify (some network and overlay file
 // systems), or notifications run out, the re-scan finds the change.
 //
@@ -26,8 +26,12 @@ func (f *Folder) Watch(ctx context.Context, report func(*State)) error {
 	defer w.close()
 	rescan := time.NewTicker(f.rescan)
 	defer rescan.Stop()
+	everything := true // look at every file, not only at those that were named
 	for first := true; ; first = false {
 		s := &scan{watch: w.add, problems: w.problems()}
+		if !everything && !w.lost {
+			s.known = func(path string) (fs.FileInfo, bool) { return f.unnamed(path, w.dirty) }
+		}
 		w.begin()
 		state, changed, err := f.load(ctx, s, w.dirty)
 		if err != nil {
@@ -37,7 +41,7 @@ func (f *Folder) Watch(ctx context.Context, report func(*State)) error {
 		if first || changed {
 			report(state)
 		}
-		if err := w.wait(ctx, rescan.C, f.quiet, f.patience); err != nil {
+		if everything, err = w.wait(ctx, rescan.C, f.quiet, f.patience); err != nil {
 			return err
 		}
 	}
@@ -123,8 +127,8 @@ func (w *watcher) end() {
 // dirty reports whether the file was named by a notification.
 func (w *watcher) dirty(path string) bool { return w.lost || w.changed[path] }
 
-// wait returns when it is time to load again.
-func (w *watcher) wait(ctx context.Context, rescan <-chan time.Time, quiet, patience time.Duration) error {
+// wait returns when it is time to load again. everything says that it is time for a look at every file.
+func (w *watcher) wait(ctx context.Context, rescan <-chan time.Time, quiet, patience time.Duration) (everything bool, err error) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
 	if w.notify != nil {
@@ -134,16 +138,17 @@ func (w *watcher) wait(ctx context.Context, rescan <-chan time.Time, quiet, pati
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		case <-rescan:
 			if calm == nil {
-				return nil
+				return true, nil
 			}
-			continue // the load after the burst looks at everything anyway
+			everything = true // after the burst
+			continue
 		case <-calm:
-			return nil
+			return everything, nil
 		case <-enough:
-			return nil
+			return everything, nil
 		case event := <-events:
 			if !w.matters(event.Name) {
 				continue

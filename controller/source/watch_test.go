@@ -202,7 +202,11 @@ func TestWait(t *testing.T) {
 						time.Sleep(test.gap)
 					}
 				}()
-				try(t, w.wait(ctx, nil, 20*time.Millisecond, 60*time.Millisecond))
+				everything, err := w.wait(ctx, nil, 20*time.Millisecond, 60*time.Millisecond)
+				try(t, err)
+				if everything {
+					t.Error("a notification about one file asks for a look at every file")
+				}
 				if took := time.Since(start); took != test.want {
 					t.Errorf("waited %v, want %v", took, test.want)
 				}

@@ -37,7 +37,7 @@ func Listen(address string, o Options) (*Server, error) {
 		return nil, fmt.Errorf("the admin address cannot be bound; choose another with --admin HOST:PORT, or \"\" for none: %w", err)
 	}
 	s := &Server{
-		http:     &http.Server{Handler: handler(o), ReadHeaderTimeout: 5 * time.Second},
+		http:     &http.Server{Handler: handler(o), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute},
 		listener: listener,
 		done:     make(chan struct{}),
 	}

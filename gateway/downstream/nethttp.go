@@ -71,6 +71,7 @@ func (b *bind) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		body := &clientBody{request: r, control: control, idle: b.options.Limits.BodyIdleTimeout, left: b.options.Limits.MaxBodyBytes}
 		x.ReqBody = body
+		defer body.end()
 		switch {
 		case x.Peer.Proto != exchange.HTTP3:
 		case strings.EqualFold(x.Req.Fields.Get(exchange.Expect), "100-continue"):
@@ -180,15 +181,48 @@ type clientBody struct {
 	left    int64 // bytes still allowed; negative for no limit
 	// proceed asks a waiting client for its body. It is nil where the server does that by itself, as net/http's do.
 	proceed func()
+
+	// An endpoint's client may still read when the exchange is over (it answered early); the response writer must not be touched then.
+	mu   sync.Mutex
+	over bool // guarded by mu
 }
 
-// Read returns a *Fault for everything but the end.
-func (c *clientBody) Read(p []byte) (int, error) {
+// end comes before the server takes the request back.
+func (c *clientBody) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+}
+
+// begin prepares one read; false means that the exchange is over.
+func (c *clientBody) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return false
+	}
 	if c.proceed != nil {
 		c.proceed()
 	}
 	if c.idle > 0 {
 		_ = c.control.SetReadDeadline(time.Now().Add(c.idle))
+	}
+	return true
+}
+
+// finish lifts the deadline after the last read.
+func (c *clientBody) finish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over && c.idle > 0 {
+		_ = c.control.SetReadDeadline(time.Time{})
+	}
+}
+
+// Read returns a *Fault for everything but the end.
+func (c *clientBody) Read(p []byte) (int, error) {
+	if !c.begin() {
+		return 0, exchange.NewFault(exchange.ClientAborted, http.ErrBodyReadAfterClose)
 	}
 	n, err := c.request.Body.Read(p)
 	if c.left >= 0 {
@@ -200,9 +234,7 @@ func (c *clientBody) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	if c.idle > 0 {
-		_ = c.control.SetReadDeadline(time.Time{})
-	}
+	c.finish()
 	switch {
 	case err == io.EOF:
 		return n, io.EOF

@@ -62,6 +62,7 @@ func (c *Compiler) Compile(cfg *config.Config, lease *upstream.Lease) (*Snapshot
 		return nil, err
 	}
 	c.routes, c.listeners, c.tls = build.routes, build.listeners, build.tls
+	c.tickets.keep(build.tls)
 	return next, nil
 }
 

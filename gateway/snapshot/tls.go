@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gatehouse.dev/gatehouse/gateway/config"
@@ -17,8 +19,10 @@ import (
 // listenerTLS is the TLS settings of a listener with what they were made from.
 type listenerTLS struct {
 	certificates []*config.Certificate
-	keys         *rotation
 	tcp, quic    *tls.Config
+
+	keys       *rotation
+	generation atomic.Uint64 // of the keys that tcp and quic have
 }
 
 // listenerTLS makes a listener's TLS settings, or takes over the previous ones when no certificate changed.
@@ -38,25 +42,27 @@ func (b *build) listenerTLS(l *config.Listener) (*listenerTLS, error) {
 	t := &listenerTLS{certificates: sources, keys: b.tickets.of(l.Name)}
 	t.tcp = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: chooser.choose, NextProtos: []string{"h2", "http/1.1"}}
 	t.quic = &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: chooser.choose, NextProtos: []string{"h3"}}
-	t.setKeys(t.keys.current())
+	t.refresh(time.Now())
 	b.tls[l.Name] = t
 	return t, nil
 }
 
 // config returns the settings for a handshake, with ticket keys that are fresh enough.
 func (t *listenerTLS) config(quic bool) *tls.Config {
-	if keys, rotated := t.keys.rotate(); rotated {
-		t.setKeys(keys)
-	}
+	t.refresh(time.Now())
 	if quic {
 		return t.quic
 	}
 	return t.tcp
 }
 
-func (t *listenerTLS) setKeys(keys [][32]byte) {
-	t.tcp.SetSessionTicketKeys(keys)
-	t.quic.SetSessionTicketKeys(keys)
+// refresh hands the ticket keys on when they are others than last time. Settings of an earlier configuration share the rotation, so that
+// a rotation may have been seen there first.
+func (t *listenerTLS) refresh(now time.Time) {
+	if keys, generation := t.keys.at(now); t.generation.Swap(generation) != generation {
+		t.tcp.SetSessionTicketKeys(keys)
+		t.quic.SetSessionTicketKeys(keys)
+	}
 }
 
 func sameCertificate(a, b *config.Certificate) bool {
@@ -126,11 +132,17 @@ func (t *ticketKeys) of(listener string) *rotation {
 	return r
 }
 
+// keep forgets the keys of listeners that are gone.
+func (t *ticketKeys) keep(listeners map[string]*listenerTLS) {
+	maps.DeleteFunc(t.listeners, func(name string, _ *rotation) bool { return listeners[name] == nil })
+}
+
 // rotation is the ticket keys of one listener: a ticket is sealed with the newest and opened with any.
 type rotation struct {
-	mu   sync.Mutex
-	keys [][32]byte // newest first; guarded by mu
-	made time.Time  // of keys[0]; guarded by mu
+	mu         sync.Mutex
+	keys       [][32]byte // newest first; guarded by mu, its array is never written again
+	made       time.Time  // of keys[0]; guarded by mu
+	generation uint64     // counts the keys made; guarded by mu
 }
 
 const (
@@ -144,28 +156,21 @@ func newRotation(now time.Time) *rotation {
 	return r
 }
 
+// add is called with mu held, or before r is shared.
 func (r *rotation) add(now time.Time) {
 	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails (crypto/rand)
-	r.keys = slices.Insert(r.keys, 0, key)
-	r.keys = r.keys[:min(len(r.keys), ticketKeysOld)]
+	r.keys = slices.Concat([][32]byte{key}, r.keys[:min(len(r.keys), ticketKeysOld-1)])
 	r.made = now
+	r.generation++
 }
 
-func (r *rotation) current() [][32]byte {
+// at returns the keys to use now, after adding one when the newest is too old, with their generation, which is never 0.
+func (r *rotation) at(now time.Time) (keys [][32]byte, generation uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.keys)
-}
-
-// rotate adds a key when the newest is too old; rotated says that it did.
-func (r *rotation) rotate() (keys [][32]byte, rotated bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	if now.Sub(r.made) < ticketKeyAge {
-		return nil, false
+	if now.Sub(r.made) >= ticketKeyAge {
+		r.add(now)
 	}
-	r.add(now)
-	return slices.Clone(r.keys), true
+	return r.keys, r.generation
 }

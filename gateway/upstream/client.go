@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"maps"
@@ -62,7 +61,8 @@ func (d *dialer) client() *client {
 	return c
 }
 
-// retire closes the idle connections; those in use close when their exchange ends, because nobody asks this client again.
+// retire closes the idle connections; an HTTP/1.1 connection in use closes when its exchange ends. An HTTP/2 connection that is still
+// in use then goes by IdleTimeout at the latest, because nobody asks this client again.
 func (c *client) retire() { c.transport.CloseIdleConnections() }
 
 // Attempt is one try to carry a request to an endpoint.
@@ -206,9 +206,13 @@ type requestBody struct {
 	failed  atomic.Pointer[exchange.Fault]
 
 	mu       sync.Mutex
-	reading  bool // guarded by mu
-	detached bool // guarded by mu
+	reading  chan struct{} // closed when the Read under way ends; nil when there is none; guarded by mu
+	detached bool          // guarded by mu
 }
+
+// detachTime is how long a retry waits for a Read under way: an endpoint may answer when it has the whole body, before the body's end
+// was seen here.
+const detachTime = 100 * time.Millisecond
 
 var errDetached = errors.New("the attempt was given up")
 
@@ -232,21 +236,36 @@ func (b *requestBody) Read(p []byte) (int, error) {
 func (b *requestBody) begin() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reading = !b.detached
-	return b.reading
+	if b.detached {
+		return false
+	}
+	b.reading = make(chan struct{})
+	return true
 }
 
 func (b *requestBody) endRead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reading = false
+	close(b.reading)
+	b.reading = nil
 }
 
 func (b *requestBody) detach() bool {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.detached = true
-	return !b.reading
+	reading := b.reading
+	b.mu.Unlock()
+	if reading == nil {
+		return true
+	}
+	timer := time.NewTimer(detachTime)
+	defer timer.Stop()
+	select {
+	case <-reading:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 // copyTrailers hands on the trailers that were announced; net/http sends no others.
@@ -272,10 +291,11 @@ type responseBody struct {
 func (b *responseBody) Read(p []byte) (int, error) {
 	n, err := b.response.Body.Read(p)
 	if err != nil && err != io.EOF {
+		kind := exchange.UpstreamReset
 		if ended := context.Cause(b.ctx); ended != nil {
-			err = ended
+			err, kind = ended, exchange.ClientAborted
 		}
-		err = exchange.AsFault(err, exchange.UpstreamReset)
+		err = exchange.AsFault(err, kind)
 	}
 	return n, err
 }
@@ -297,14 +317,17 @@ func fault(ctx context.Context, err error, p *progress, body *requestBody) *exch
 	if cause := context.Cause(ctx); cause != nil {
 		return exchange.AsFault(cause, exchange.ClientAborted)
 	}
-	if isTLS(err) {
-		return exchange.NewFault(exchange.UpstreamTLS, err)
-	}
 	if !p.connected.Load() {
+		if isHandshake(err) {
+			return exchange.NewFault(exchange.UpstreamTLS, err)
+		}
 		return exchange.NewFault(exchange.UpstreamConnect, err)
 	}
 	f := exchange.NewFault(exchange.UpstreamReset, err)
-	if isProtocol(err) {
+	switch {
+	case isAlert(err): // in TLS 1.3 an endpoint that wants a client certificate says so only now
+		f = exchange.NewFault(exchange.UpstreamTLS, err)
+	case isProtocol(err):
 		f = exchange.NewFault(exchange.UpstreamProtocol, err)
 	}
 	// A kept connection that its peer closed meanwhile: nothing of the body went out, so nothing was processed.
@@ -312,20 +335,22 @@ func fault(ctx context.Context, err error, p *progress, body *requestBody) *exch
 	return f
 }
 
-func isTLS(err error) bool {
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+// isHandshake tells a failed TLS handshake from a failed dial. It looks at texts, which is safe only as long as there was no connection: an
+// error about an answer quotes what the endpoint chose to send.
+func isHandshake(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok || isAlert(err) {
 		return true
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return true
-	}
-	return strings.Contains(err.Error(), "TLS handshake")
+	return strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "TLS handshake")
+}
+
+// isAlert reports whether the endpoint ended the connection by a TLS alert; crypto/tls has no type for those over TCP.
+func isAlert(err error) bool {
+	failed, ok := errors.AsType[*net.OpError](err)
+	return ok && failed.Op == "remote error"
 }
 
 // isProtocol tells a malformed answer from a broken connection: net/http has no type for it.

@@ -27,7 +27,9 @@ type Cluster struct {
 	resolved chan struct{} // closed when the first name resolution ended; closed from the start without DNS
 	stop     context.CancelFunc
 	done     sync.WaitGroup // the name resolution goroutine
-	mu       sync.Mutex     // serialises swaps of set
+
+	mu     sync.Mutex // serialises swaps of set
+	closed bool       // no endpoint is added any more; guarded by mu
 }
 
 // endpointSet is immutable.
@@ -41,6 +43,8 @@ type Endpoint struct {
 	text   string // addr as text, for URLs and the log
 	active atomic.Int64
 	client *client
+	// retired says that the endpoint left its cluster; whoever Done leaves it idle closes its connections.
+	retired atomic.Bool
 }
 
 // String returns ADDRESS:PORT.
@@ -91,6 +95,14 @@ func (c *Cluster) setStatic(endpoints []netip.AddrPort) {
 func (c *Cluster) setEndpoints(addrs []netip.AddrPort) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.swap(addrs)
+}
+
+// swap is called with mu held.
+func (c *Cluster) swap(addrs []netip.AddrPort) {
 	old := c.set.Load().list
 	kept := make(map[netip.AddrPort]*Endpoint, len(old))
 	for _, e := range old {
@@ -107,6 +119,7 @@ func (c *Cluster) setEndpoints(addrs []netip.AddrPort) {
 	}
 	c.set.Store(&endpointSet{list: next})
 	for _, gone := range kept {
+		gone.retired.Store(true)
 		gone.client.retire()
 	}
 }
@@ -114,9 +127,10 @@ func (c *Cluster) setEndpoints(addrs []netip.AddrPort) {
 func (c *Cluster) close() {
 	c.stop()
 	c.done.Wait()
-	if c.dialer != nil {
-		c.setEndpoints(nil)
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.swap(nil)
 }
 
 // Pick chooses an endpoint, not one of tried while there is another. It waits for the first resolution of a name that is still under
@@ -144,7 +158,11 @@ func (c *Cluster) Pick(ctx context.Context, tried []*Endpoint) (*Endpoint, *exch
 }
 
 // Done ends an attempt that Pick began.
-func (e *Endpoint) Done() { e.active.Add(-1) }
+func (e *Endpoint) Done() {
+	if e.active.Add(-1) == 0 && e.retired.Load() {
+		e.client.retire()
+	}
+}
 
 func (c *Cluster) choose(list []*Endpoint, tried []*Endpoint) *Endpoint {
 	if len(tried) > 0 && len(tried) < len(list) {

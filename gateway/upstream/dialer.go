@@ -16,7 +16,7 @@ import (
 
 // Timeouts and sizes towards endpoints. They are the same for every cluster.
 const (
-	// ConnectTimeout bounds dialling an endpoint, TLS handshake included.
+	// ConnectTimeout bounds dialling an endpoint, and then the TLS handshake.
 	ConnectTimeout = 5 * time.Second
 	// IdleTimeout is how long an unused connection is kept.
 	IdleTimeout = 60 * time.Second
@@ -91,7 +91,12 @@ func clientTLS(t *config.UpstreamTLS) (*tls.Config, error) {
 		// The chain is verified here with the names that the policy lists in place of ServerName.
 		conf.InsecureSkipVerify = true
 		roots, names := conf.RootCAs, t.SubjectAltNames
-		conf.VerifyConnection = func(cs tls.ConnectionState) error { return verifyNames(cs, roots, names) }
+		conf.VerifyConnection = func(cs tls.ConnectionState) error {
+			if err := verifyNames(cs, roots, names); err != nil {
+				return &tls.CertificateVerificationError{UnverifiedCertificates: cs.PeerCertificates, Err: err}
+			}
+			return nil
+		}
 	}
 	return conf, nil
 }

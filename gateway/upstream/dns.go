@@ -17,7 +17,8 @@ import (
 	"gatehouse.dev/gatehouse/gateway/config"
 )
 
-// Resolver looks up the addresses of a name and says for how long the answer may be used.
+// Resolver looks up the addresses of a name and says for how long the answer may be used. Lookup returns soon after ctx ends: whoever
+// gives a cluster up waits for it.
 type Resolver interface {
 	Lookup(ctx context.Context, host string) (addrs []netip.Addr, ttl time.Duration, err error)
 }
@@ -94,12 +95,19 @@ func lookup(ctx context.Context, r Resolver, host string) ([]netip.Addr, time.Du
 // dnsResolver asks the servers of resolv.conf itself, because the standard library's resolver does not tell the TTL. The hosts file
 // is looked at first, as everywhere.
 type dnsResolver struct {
-	resolvConf string
-	hosts      string
+	hosts string // file
+	// config is read anew for each lookup: the servers may change while the gateway runs.
+	config func() (*dns.ClientConfig, error)
+	// other is asked for names that the servers do not know.
+	other func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
 func systemResolver() Resolver {
-	return dnsResolver{resolvConf: "/etc/resolv.conf", hosts: "/etc/hosts"}
+	return dnsResolver{
+		hosts:  "/etc/hosts",
+		config: func() (*dns.ClientConfig, error) { return dns.ClientConfigFromFile("/etc/resolv.conf") },
+		other:  net.DefaultResolver.LookupNetIP,
+	}
 }
 
 // Lookup implements Resolver. The name is absolute: the search domains of resolv.conf could make another host of the one that an object
@@ -111,14 +119,14 @@ func (r dnsResolver) Lookup(ctx context.Context, host string) ([]netip.Addr, tim
 	if addrs := r.fromHosts(host); len(addrs) > 0 {
 		return addrs, hostsTTL, nil
 	}
-	conf, err := dns.ClientConfigFromFile(r.resolvConf)
+	conf, err := r.config()
 	if err == nil && len(conf.Servers) > 0 {
 		addrs, ttl, err := r.query(ctx, conf, host)
 		if err == nil && len(addrs) > 0 {
 			return addrs, ttl, nil
 		}
 	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", dns.Fqdn(host))
+	addrs, err := r.other(ctx, "ip", dns.Fqdn(host))
 	return addrs, hostsTTL, err
 }
 
@@ -158,9 +166,9 @@ func (r dnsResolver) ask(ctx context.Context, conf *dns.ClientConfig, name strin
 	var failed error
 	for _, server := range conf.Servers {
 		address := net.JoinHostPort(server, conf.Port)
-		answer, _, err := (&dns.Client{Net: "udp"}).ExchangeContext(ctx, question, address)
+		answer, err := trade(ctx, "udp", question, address)
 		if err == nil && answer.Truncated {
-			answer, _, err = (&dns.Client{Net: "tcp"}).ExchangeContext(ctx, question, address)
+			answer, err = trade(ctx, "tcp", question, address)
 		}
 		switch {
 		case err != nil:
@@ -172,6 +180,20 @@ func (r dnsResolver) ask(ctx context.Context, conf *dns.ClientConfig, name strin
 		}
 	}
 	return nil, failed
+}
+
+// trade sends a question and waits for the answer or for ctx, of which the library honours the deadline alone.
+func trade(ctx context.Context, network string, question *dns.Msg, address string) (*dns.Msg, error) {
+	client := &dns.Client{Net: network}
+	conn, err := client.DialContext(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	answer, _, err := client.ExchangeWithConnContext(ctx, question, conn)
+	return answer, err
 }
 
 func (r dnsResolver) fromHosts(host string) (addrs []netip.Addr) {

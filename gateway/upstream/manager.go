@@ -52,12 +52,10 @@ type Lease struct {
 // Cluster returns a live cluster by name, nil when the configuration has none of that name.
 func (l *Lease) Cluster(name string) *Cluster { return l.clusters[name] }
 
-// Release gives the clusters up; those that nobody else holds close their connections.
+// Release gives the clusters up; those that nobody else holds close their connections. It is called once.
 func (l *Lease) Release() {
-	l.manager.mu.Lock()
-	defer l.manager.mu.Unlock()
-	for _, c := range l.clusters {
-		l.manager.drop(c)
+	for _, c := range l.manager.drop(l.clusters) {
+		c.close() // waits for a lookup to notice; the Manager stays free meanwhile
 	}
 }
 
@@ -93,16 +91,21 @@ func (m *Manager) Apply(clusters []*config.Cluster) (*Lease, map[string]error) {
 // replace makes c the current cluster of its name. The Manager itself holds no lease: the previous one lives as long as its leases.
 func (m *Manager) replace(c *Cluster) { m.clusters[c.name] = c }
 
-// drop takes one lease off c and closes it after the last.
-func (m *Manager) drop(c *Cluster) {
-	c.leases--
-	if c.leases > 0 {
-		return
+// drop takes one lease off each cluster, forgets those that have none left and returns them to be closed.
+func (m *Manager) drop(clusters map[string]*Cluster) (gone []*Cluster) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range clusters {
+		c.leases--
+		if c.leases > 0 {
+			continue
+		}
+		gone = append(gone, c)
+		if m.clusters[c.name] == c {
+			delete(m.clusters, c.name)
+		}
 	}
-	c.close()
-	if m.clusters[c.name] == c {
-		delete(m.clusters, c.name)
-	}
+	return gone
 }
 
 // connectionKey is everything about a cluster but its static endpoints: two clusters with one key can share connections.

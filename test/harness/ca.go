@@ -109,3 +109,14 @@ func keyPair(t testing.TB, c *config.Certificate) tls.Certificate {
 func encodePEM(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
+
+// OriginTLS returns the server settings of an origin.
+func OriginTLS() *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{keyPair(panicTB{}, sharedCertificate())}, NextProtos: []string{"h2"}}
+}
+
+// Serial returns the serial number of a certificate.
+func Serial(t testing.TB, c *config.Certificate) *big.Int {
+	t.Helper()
+	return keyPair(t, c).Leaf.SerialNumber
+}

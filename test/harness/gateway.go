@@ -207,3 +207,6 @@ func New(t testing.TB, c Combo, handler http.HandlerFunc, change ...func(*EnvOpt
 	e.Client = e.NewClient(t)
 	return e
 }
+
+// Address returns "127.0.0.1:port".
+func Address(port uint16) string { return netip.AddrPortFrom(Loopback(), port).String() }
