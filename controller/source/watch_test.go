@@ -223,7 +223,8 @@ func TestOverflow(t *testing.T) {
 	w := &watcher{changed: map[string]bool{}}
 	w.notify = &fsnotify.Watcher{Events: make(chan fsnotify.Event), Errors: make(chan error, 1)}
 	w.notify.Errors <- fsnotify.ErrEventOverflow
-	try(t, w.wait(t.Context(), nil, time.Millisecond, time.Millisecond))
+	_, err := w.wait(t.Context(), nil, time.Millisecond, time.Millisecond)
+	try(t, err)
 	if !w.dirty("/any") {
 		t.Error("nothing is dirty after an overflow")
 	}
