@@ -1,13 +1,9 @@
 package filters
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"gatehouse.dev/gatehouse/gateway/exchange"
@@ -104,27 +100,4 @@ func (c Chain) OnResponse(x *exchange.Exchange, ran int) {
 	for i := ran - 1; i >= 0; i-- {
 		c.filters[i].OnResponse(x)
 	}
-}
-
-// Decode opens a payload strictly: unknown fields, and anything after the value, are errors. Filter packages use it.
-func Decode[T any](payload []byte) (T, error) {
-	var v T
-	dec := json.NewDecoder(bytes.NewReader(payload))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&v); err != nil {
-		return v, fmt.Errorf("payload: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return v, errors.New("payload: something follows the JSON value")
-	}
-	return v, nil
-}
-
-// Encode is the inverse of Decode. Configs are plain data; one that does not marshal is a bug.
-func Encode(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic("filters: a filter config does not marshal: " + err.Error())
-	}
-	return b
 }

@@ -130,6 +130,9 @@ func BenchmarkCompile(b *testing.B) {
 			rules[i].Match = Match{PathType: PathRegex, Path: "/service-" + strconv.Itoa(i) + "/[0-9]+/.*"}
 		}
 		table, err := Compile(rules)
+		if err != nil {
+			b.Fatal(err)
+		}
 		for b.Loop() {
 			if table, err = table.Recompile(rules); err != nil {
 				b.Fatal(err)

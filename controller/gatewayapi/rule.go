@@ -30,6 +30,7 @@ func (b *routeBuilder) rule(i int, spec *gatewayv1.HTTPRouteRule) *config.Rule {
 	b.timeouts(field, spec.Timeouts, rule, bad)
 	b.retry(field, spec.Retry, rule, bad)
 	b.combination(field, spec, bad)
+	//lint:ignore SA1019 whoever still sets it must be told that it does nothing
 	if spec.SessionPersistence != nil {
 		b.problem(field+".sessionPersistence", problem.UnsupportedValue, "the session persistence",
 			"session persistence is not served by this version, so requests of one session may go to several endpoints; remove it")

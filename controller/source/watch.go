@@ -154,8 +154,8 @@ func (w *watcher) wait(ctx context.Context, rescan <-chan time.Time, quiet, pati
 				continue
 			}
 			w.changed[filepath.Clean(event.Name)] = true
-		case <-failures:
-			w.lost = true // overflow, or a failure that may have cost notifications
+		case failure := <-failures:
+			w.lost = failure != nil // overflow, or a failure that may have cost notifications
 		}
 		calm = time.After(quiet)
 		if enough == nil {

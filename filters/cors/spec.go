@@ -11,39 +11,20 @@ const Kind = "CORS"
 
 // Spec describes the filter.
 func Spec() filters.Spec {
-	return filters.Spec{
-		Kind:  Kind,
-		Phase: filters.PhaseCORS,
-		Validate: func(payload []byte) error {
-			_, err := open(payload)
-			return err
-		},
-		Build: func(payload []byte, b *filters.Builder) (filters.Filter, error) {
-			p, err := open(payload)
-			if err != nil {
-				return nil, err
-			}
-			return &filter{policy: p, slot: filters.NewSlot[decision](b)}, nil
+	return filters.Shape[Config, policy]{
+		Kind:    Kind,
+		Phase:   filters.PhaseCORS,
+		Compile: compile,
+		Filter: func(p policy, b *filters.Builder) filters.Filter {
+			return &filter{policy: p, slot: filters.NewSlot[decision](b)}
 		},
 		Describe: describe,
-	}
-}
-
-func open(payload []byte) (policy, error) {
-	c, err := filters.Decode[Config](payload)
-	if err != nil {
-		return policy{}, err
-	}
-	return compile(c)
+	}.Spec()
 }
 
 // describe says "cors: origins https://a, https://*.b with credentials".
-func describe(payload []byte) string {
-	c, err := filters.Decode[Config](payload)
-	switch {
-	case err != nil:
-		return ""
-	case len(c.AllowOrigins) == 0:
+func describe(c Config, _ policy) string {
+	if len(c.AllowOrigins) == 0 {
 		return "cors: no origin allowed"
 	}
 	s := "cors: origins " + strings.Join(c.AllowOrigins, ", ")

@@ -24,39 +24,17 @@ func ResponseSpec() filters.Spec {
 }
 
 func spec(kind string, request bool, wrap func(modifier) filters.Filter) filters.Spec {
-	open := func(payload []byte) (modifier, error) {
-		c, err := filters.Decode[Config](payload)
-		if err != nil {
-			return modifier{}, err
-		}
-		return compile(c, request)
-	}
-	return filters.Spec{
-		Kind:  kind,
-		Phase: filters.PhaseTransform,
-		Validate: func(payload []byte) error {
-			_, err := open(payload)
-			return err
-		},
-		Build: func(payload []byte, _ *filters.Builder) (filters.Filter, error) {
-			m, err := open(payload)
-			if err != nil {
-				return nil, err
-			}
-			return wrap(m), nil
-		},
-		Describe: func(payload []byte) string {
-			c, err := filters.Decode[Config](payload)
-			if err != nil {
-				return ""
-			}
-			return describe(c)
-		},
-	}
+	return filters.Shape[Config, modifier]{
+		Kind:     kind,
+		Phase:    filters.PhaseTransform,
+		Compile:  func(c Config) (modifier, error) { return compile(c, request) },
+		Filter:   func(m modifier, _ *filters.Builder) filters.Filter { return wrap(m) },
+		Describe: describe,
+	}.Spec()
 }
 
 // describe says "set x-env: prod; add via: x; remove x-debug". It keeps credentials to itself.
-func describe(c Config) string {
+func describe(c Config, _ modifier) string {
 	var parts []string
 	for _, f := range c.Set {
 		parts = append(parts, "set "+f.Name+": "+shown(f))

@@ -11,38 +11,17 @@ const Kind = "RequestMirror"
 
 // Spec describes the filter.
 func Spec() filters.Spec {
-	return filters.Spec{
-		Kind:  Kind,
-		Phase: filters.PhaseMirror,
-		Validate: func(payload []byte) error {
-			_, err := open(payload)
-			return err
-		},
-		Build: func(payload []byte, _ *filters.Builder) (filters.Filter, error) {
-			f, err := open(payload)
-			if err != nil {
-				return nil, err
-			}
-			return f, nil
-		},
+	return filters.Shape[Config, *filter]{
+		Kind:     Kind,
+		Phase:    filters.PhaseMirror,
+		Compile:  compile,
+		Filter:   func(f *filter, _ *filters.Builder) filters.Filter { return f },
 		Describe: describe,
-	}
-}
-
-func open(payload []byte) (*filter, error) {
-	c, err := filters.Decode[Config](payload)
-	if err != nil {
-		return nil, err
-	}
-	return compile(c)
+	}.Spec()
 }
 
 // describe says "mirror 1/1000 of requests to Service/shop/reviews/8080".
-func describe(payload []byte) string {
-	c, err := filters.Decode[Config](payload)
-	if err != nil {
-		return ""
-	}
+func describe(c Config, _ *filter) string {
 	share := "all"
 	switch {
 	case c.Invalid != "":

@@ -12,36 +12,13 @@ const Kind = "RequestRedirect"
 
 // Spec describes the filter.
 func Spec() filters.Spec {
-	return filters.Spec{
-		Kind:  Kind,
-		Phase: filters.PhaseRedirect,
-		Validate: func(payload []byte) error {
-			_, err := open(payload)
-			return err
-		},
-		Build: func(payload []byte, _ *filters.Builder) (filters.Filter, error) {
-			f, err := open(payload)
-			if err != nil {
-				return nil, err
-			}
-			return f, nil
-		},
-		Describe: func(payload []byte) string {
-			f, err := open(payload)
-			if err != nil {
-				return ""
-			}
-			return f.describe()
-		},
-	}
-}
-
-func open(payload []byte) (*filter, error) {
-	c, err := filters.Decode[Config](payload)
-	if err != nil {
-		return nil, err
-	}
-	return compile(c)
+	return filters.Shape[Config, *filter]{
+		Kind:     Kind,
+		Phase:    filters.PhaseRedirect,
+		Compile:  compile,
+		Filter:   func(f *filter, _ *filters.Builder) filters.Filter { return f },
+		Describe: func(_ Config, f *filter) string { return f.describe() },
+	}.Spec()
 }
 
 // describe says "redirect 301: scheme https, host example.org, port 8443, path becomes /x".

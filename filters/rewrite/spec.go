@@ -11,36 +11,13 @@ const Kind = "URLRewrite"
 
 // Spec describes the filter.
 func Spec() filters.Spec {
-	return filters.Spec{
-		Kind:  Kind,
-		Phase: filters.PhaseRewrite,
-		Validate: func(payload []byte) error {
-			_, err := open(payload)
-			return err
-		},
-		Build: func(payload []byte, _ *filters.Builder) (filters.Filter, error) {
-			f, err := open(payload)
-			if err != nil {
-				return nil, err
-			}
-			return f, nil
-		},
-		Describe: func(payload []byte) string {
-			f, err := open(payload)
-			if err != nil {
-				return ""
-			}
-			return f.describe()
-		},
-	}
-}
-
-func open(payload []byte) (*filter, error) {
-	c, err := filters.Decode[Config](payload)
-	if err != nil {
-		return nil, err
-	}
-	return compile(c)
+	return filters.Shape[Config, *filter]{
+		Kind:     Kind,
+		Phase:    filters.PhaseRewrite,
+		Compile:  compile,
+		Filter:   func(f *filter, _ *filters.Builder) filters.Filter { return f },
+		Describe: func(_ Config, f *filter) string { return f.describe() },
+	}.Spec()
 }
 
 // describe says "rewrite: host becomes example.org, path prefix /foo/ becomes /bar/".

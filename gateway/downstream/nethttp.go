@@ -130,6 +130,9 @@ func (b *bind) head(r *http.Request, proto exchange.Proto) (exchange.Head, *exch
 	if proto == exchange.HTTP3 && r.Method == http.MethodConnect && r.Proto != "" && !strings.HasPrefix(r.Proto, "HTTP/") {
 		head.Protocol = strings.ToLower(r.Proto)
 	}
+	if head.Protocol != "" && r.Method != http.MethodConnect {
+		return head, exchange.NewFault(exchange.BadRequest, errors.New(":protocol belongs to CONNECT (RFC 8441 4)"))
+	}
 	return head, upgradeOf(&head, r, proto)
 }
 

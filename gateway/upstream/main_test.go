@@ -1,0 +1,208 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse.dev/gatehouse/gateway/config"
+	"gatehouse.dev/gatehouse/gateway/exchange"
+)
+
+// TestMain fails the package when goroutines are left after its tests.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	deadline := time.Now().Add(5 * time.Second)
+	for code == 0 {
+		left := goroutines()
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintf(os.Stderr, "%d goroutines are left after the tests:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
+			code = 1
+		}
+		time.Sleep(10 * time.Millisecond) // nothing signals the end of a goroutine
+	}
+	os.Exit(code)
+}
+
+// goroutines returns the stacks of all but the caller and those of package testing.
+func goroutines() (left []string) {
+	buf := make([]byte, 8<<20)
+	for i, stack := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if i > 0 && !strings.Contains(stack, "testing.") && !strings.Contains(stack, "os/signal.") {
+			left = append(left, stack)
+		}
+	}
+	return left
+}
+
+// patience bounds every wait for something that must happen.
+const patience = 10 * time.Second
+
+// receive waits for a value of a channel.
+func receive[T any](t *testing.T, c <-chan T, what string) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(patience):
+		t.Fatalf("%s: it did not happen", what)
+	}
+	return v
+}
+
+// origin is an endpoint.
+type origin struct {
+	*httptest.Server
+	addr     netip.AddrPort
+	opened   atomic.Int64
+	closed   chan struct{} // one for each connection closed
+	requests atomic.Int64
+}
+
+type originOptions struct {
+	protocols func(*http.Protocols)
+	tls       *tls.Config
+}
+
+func newOrigin(t *testing.T, o originOptions, handler http.HandlerFunc) *origin {
+	t.Helper()
+	out := &origin{closed: make(chan struct{}, 1000)}
+	out.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out.requests.Add(1)
+		handler(w, r)
+	}))
+	out.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			out.opened.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			out.closed <- struct{}{}
+		}
+	}
+	out.Config.ErrorLog = nil
+	if o.protocols != nil {
+		out.Config.Protocols = new(http.Protocols)
+		o.protocols(out.Config.Protocols)
+	}
+	if o.tls != nil {
+		out.TLS = o.tls
+		out.StartTLS()
+	} else {
+		out.Start()
+	}
+	t.Cleanup(out.Close)
+	out.addr = netip.MustParseAddrPort(out.Listener.Addr().String())
+	return out
+}
+
+func h1Only(p *http.Protocols) { p.SetHTTP1(true) }
+func h2c(p *http.Protocols)    { p.SetUnencryptedHTTP2(true) }
+func h1AndH2(p *http.Protocols) {
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+}
+
+// scripted is an endpoint below HTTP: script gets each connection.
+func scripted(t *testing.T, script func(net.Conn)) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			script(conn)
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-done
+	})
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+// single makes one cluster live until the test ends.
+func single(t *testing.T, c *config.Cluster) *Cluster {
+	t.Helper()
+	lease, problems := NewManager(Options{}).Apply([]*config.Cluster{c})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	t.Cleanup(lease.Release)
+	return lease.Cluster(c.Name)
+}
+
+func cluster(addrs ...netip.AddrPort) *config.Cluster {
+	return &config.Cluster{Name: "c", Protocol: config.UpstreamHTTP1, Endpoints: addrs}
+}
+
+func request(t *testing.T, method, target string, fields ...string) *exchange.Head {
+	t.Helper()
+	h := &exchange.Head{Method: method, Scheme: "http", Authority: "www.example.com", Target: target}
+	for i := 0; i < len(fields); i += 2 {
+		h.Fields.Add(fields[i], fields[i+1])
+	}
+	if err := h.Normalize(); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// get makes one whole exchange and returns the body.
+func get(t *testing.T, c *Cluster) string {
+	t.Helper()
+	e, fault := c.Pick(t.Context(), nil)
+	if fault != nil {
+		t.Fatal(fault)
+	}
+	defer e.Done()
+	answer, fault := e.RoundTrip(t.Context(), &Attempt{Request: request(t, "GET", "/"), Body: exchange.NoBody})
+	if fault != nil {
+		t.Fatal(fault)
+	}
+	return drain(t, answer)
+}
+
+func drain(t *testing.T, a *Answer) string {
+	t.Helper()
+	text, err := io.ReadAll(a.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// send picks an endpoint and makes one attempt.
+func send(ctx context.Context, c *Cluster, a *Attempt) (*Answer, *exchange.Fault) {
+	e, fault := c.Pick(ctx, nil)
+	if fault != nil {
+		return nil, fault
+	}
+	defer e.Done()
+	return e.RoundTrip(ctx, a)
+}
+
+func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }
