@@ -60,6 +60,8 @@ type Engine struct {
 
 	buffers    bufferPool
 	mirrors    sync.WaitGroup
+	lifetime   context.Context // bounds the mirrored requests, which outlive their exchanges; ends with Shutdown
+	endLife    context.CancelFunc
 	mirrorRoom chan struct{} // one token for each mirrored request under way
 }
 
@@ -85,6 +87,7 @@ func New(o Options) (*Engine, error) {
 		o.Telemetry = counters
 	}
 	e := &Engine{options: o, logger: o.Logger, telemetry: o.Telemetry, mirrorRoom: make(chan struct{}, mirrorsAtOnce)}
+	e.lifetime, e.endLife = context.WithCancel(context.Background())
 	e.upstream = upstream.NewManager(upstream.Options{
 		Logger:        o.Logger,
 		Resolve:       o.Resolver,
@@ -149,6 +152,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	err := e.downstream.Shutdown(ctx)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.endLife()
 	e.mirrors.Wait()
 	e.current.Swap(snapshot.Empty()).Release()
 	return err

@@ -126,9 +126,19 @@ func (r *run) endAttempt() {
 	r.endpoint = nil
 }
 
-// inform passes an interim response on, to clients that know what it is.
+// inform passes an interim response on, to clients that know what it is. It is called from the goroutine that reads from the endpoint,
+// which may be late: after the final response has begun nothing may be written.
 func (r *run) inform(status int, fields exchange.Fields) {
-	if r.x.Peer.Proto != exchange.HTTP10 {
+	r.interim.Lock()
+	defer r.interim.Unlock()
+	if !r.answered && r.x.Peer.Proto != exchange.HTTP10 {
 		_ = r.w.Inform(status, sanitizeResponse(fields)) // a client that is gone shows at the final response
 	}
+}
+
+// endInterim makes the response writer this goroutine's own.
+func (r *run) endInterim() {
+	r.interim.Lock()
+	defer r.interim.Unlock()
+	r.answered = true
 }

@@ -14,7 +14,7 @@ const mirrorTime = 30 * time.Second
 
 // mirror starts the copies that the mirror filters asked for. They carry the request as it goes to the backend; their answers are
 // read and dropped, their failures are nobody's.
-func (r *run) mirror(ctx context.Context) {
+func (r *run) mirror() {
 	for _, name := range r.x.Mirrors {
 		cluster := r.snapshot.Cluster(name)
 		if cluster == nil || r.x.Req.Protocol != "" {
@@ -23,6 +23,7 @@ func (r *run) mirror(ctx context.Context) {
 		select {
 		case r.engine.mirrorRoom <- struct{}{}:
 		default:
+			r.engine.telemetry.MirrorDropped()
 			continue
 		}
 		var body exchange.Body = exchange.NoBody
@@ -35,7 +36,7 @@ func (r *run) mirror(ctx context.Context) {
 		if limit == 0 {
 			limit = mirrorTime
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+		ctx, cancel := context.WithTimeout(r.engine.lifetime, limit)
 		head := r.x.Req.Clone()
 		head.Fields.DelID(exchange.Expect) // nobody waits for the mirror's 100
 		r.snapshot.Acquire()

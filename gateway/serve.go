@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"gatehouse.dev/gatehouse/filters"
@@ -38,6 +39,9 @@ type run struct {
 	timer   *time.Timer // of the request timeout
 	started bool        // the final response head is out
 
+	interim  sync.Mutex // serialises interim responses with the final one
+	answered bool       // the final response is next; guarded by interim
+
 	// What the last attempt holds until endAttempt.
 	endpoint      *upstream.Endpoint
 	cancelAttempt context.CancelCauseFunc
@@ -48,6 +52,7 @@ func (r *run) serve(ctx context.Context) {
 	ctx, r.ended = context.WithCancelCause(ctx)
 	defer r.cleanUp()
 	answer, fault := r.request(ctx)
+	r.endInterim()
 	if fault == nil {
 		fault = r.respond(answer)
 	}
@@ -119,7 +124,7 @@ func (r *run) request(ctx context.Context) (*upstream.Answer, *exchange.Fault) {
 	if rule.Retry != nil && x.ReqBody.Length() != 0 {
 		r.body.keep = replayBytes
 	}
-	r.mirror(ctx)
+	r.mirror()
 	return r.forward(ctx)
 }
 

@@ -186,15 +186,20 @@ type clientBody struct {
 	proceed func()
 
 	// An endpoint's client may still read when the exchange is over (it answered early); the response writer must not be touched then.
-	mu   sync.Mutex
-	over bool // guarded by mu
+	mu      sync.Mutex
+	over    bool // guarded by mu
+	reading bool // guarded by mu
 }
 
-// end comes before the server takes the request back.
+// end comes before the server takes the request back. A read still under way would hold the server up until the client sends something:
+// it is broken off, and with it the connection, which could not go on behind an unread body anyway.
 func (c *clientBody) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
+	if c.reading {
+		_ = c.control.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // begin prepares one read; false means that the exchange is over.
@@ -210,14 +215,16 @@ func (c *clientBody) begin() bool {
 	if c.idle > 0 {
 		_ = c.control.SetReadDeadline(time.Now().Add(c.idle))
 	}
+	c.reading = true
 	return true
 }
 
-// finish lifts the deadline after the last read.
-func (c *clientBody) finish() {
+// finish ends one read; after the last it lifts the deadline.
+func (c *clientBody) finish(last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.over && c.idle > 0 {
+	c.reading = false
+	if last && !c.over && c.idle > 0 {
 		_ = c.control.SetReadDeadline(time.Time{})
 	}
 }
@@ -228,6 +235,7 @@ func (c *clientBody) Read(p []byte) (int, error) {
 		return 0, exchange.NewFault(exchange.ClientAborted, http.ErrBodyReadAfterClose)
 	}
 	n, err := c.request.Body.Read(p)
+	c.finish(err != nil)
 	if c.left >= 0 {
 		if int64(n) > c.left {
 			return int(c.left), exchange.NewFault(exchange.BodyTooLarge, nil)
@@ -237,7 +245,6 @@ func (c *clientBody) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	c.finish()
 	switch {
 	case err == io.EOF:
 		return n, io.EOF

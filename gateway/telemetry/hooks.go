@@ -35,7 +35,10 @@ func (t *Telemetry) ConfigRejected() { t.metrics.ConfigRejected() }
 // SetProblems replaces the number of problems by reason.
 func (t *Telemetry) SetProblems(byReason map[string]int) { t.metrics.SetProblems(byReason) }
 
-// registerOwn adds the metrics of the access log and the tracer.
+// MirrorDropped counts a copy of a request that was not sent because too many were under way.
+func (t *Telemetry) MirrorDropped() { t.mirrorsDropped.Add(1) }
+
+// registerOwn adds the metrics of mirrors, the access log and the tracer.
 func (t *Telemetry) registerOwn() error {
 	counter := func(name, help string, labels prometheus.Labels, read func() uint64) error {
 		return t.metrics.Registry().Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -43,10 +46,14 @@ func (t *Telemetry) registerOwn() error {
 		}, func() float64 { return float64(read()) }))
 	}
 	const (
-		lines, linesHelp = "access_log_lines_total", "Access log lines written."
-		drops, dropsHelp = "access_log_dropped_total", "Access log lines lost: the buffer was full, or writing failed."
-		spans, spansHelp = "trace_spans_total", "Spans sent to the trace collector, or lost because it did not take them."
+		lines, linesHelp     = "access_log_lines_total", "Access log lines written."
+		drops, dropsHelp     = "access_log_dropped_total", "Access log lines lost: the buffer was full, or writing failed."
+		mirrors, mirrorsHelp = "mirrors_dropped_total", "Copies of requests not sent to a mirror because too many were under way."
+		spans, spansHelp     = "trace_spans_total", "Spans sent to the trace collector, or lost because it did not take them."
 	)
+	if err := counter(mirrors, mirrorsHelp, nil, t.mirrorsDropped.Load); err != nil {
+		return err
+	}
 	if t.log != nil {
 		for _, err := range []error{
 			counter(lines, linesHelp, nil, func() uint64 { return t.log.Stats().Written }),

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,6 +60,8 @@ type Telemetry struct {
 	metrics *metrics.Set
 	log     *accesslog.Log // nil when off
 	tracer  *trace.Tracer
+
+	mirrorsDropped atomic.Uint64
 }
 
 // New sets up the access log, metrics and traces. The context bounds the set-up only.
