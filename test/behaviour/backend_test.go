@@ -258,14 +258,15 @@ func TestRetryOnStatus(t *testing.T) {
 
 func TestRetryBackoffIsKept(t *testing.T) {
 	harness.EachDown(t, func(t *testing.T, d harness.Down) {
-		var times []time.Time
+		var tries box[[]time.Time]
 		env := harness.New(t, harness.Combo{Down: d, Up: harness.UpH1}, func(w http.ResponseWriter, r *http.Request) {
-			times = append(times, time.Now())
+			tries.set(append(tries.get(), time.Now())) // one at a time: each follows the answer to the last
 			w.WriteHeader(503)
 		}, rule(func(r *config.Rule) {
 			r.Retry = &config.Retry{Codes: []int{503}, Attempts: 2, Backoff: 60 * time.Millisecond}
 		}))
 		harness.MustDo(t, env.Client, harness.Request{})
+		times := tries.get()
 		if len(times) != 3 {
 			t.Fatalf("got %d tries, want 3", len(times))
 		}
@@ -470,8 +471,8 @@ func TestMirrorThatHangs(t *testing.T) {
 		}, clusters(mirror.Cluster("mirror")), rule(func(r *config.Rule) {
 			r.Filters = []config.Policy{{Kind: mirrorSpec.Kind, Payload: config.RawJSON(strconv.Quote(mirror.Cluster("mirror").Name))}}
 		}), func(o *harness.EnvOptions) { o.Filters = []filters.Spec{mirrorSpec} })
-		want := pattern(4 << 20)
-		for range 3 {
+		want := pattern(2 << 20) // more than what a mirror may fall behind
+		for range 2 {
 			r := harness.MustDo(t, env.Client, harness.Request{Method: "POST", Body: want})
 			wantBytes(t, "the answer beside a hanging mirror", r.Body, want)
 		}

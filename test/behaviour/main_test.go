@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 
 	"gatehouse.dev/gatehouse/test/harness"
@@ -43,5 +44,23 @@ func firstDifference(got, want []byte) string {
 // teapot answers 418 so that a test notices when a request reached the origin that must not.
 func teapot(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }
 
-// lowMemory is the body sizes with and without a buffer's edge in them.
+// bodySizes have nothing, one byte, several buffers and more than any window in them.
 var bodySizes = []int{0, 1, 64 << 10, 8 << 20}
+
+// box carries what an origin's handler saw to the test: a socket between two goroutines does not order their memory.
+type box[T any] struct {
+	mu    sync.Mutex
+	value T // guarded by mu
+}
+
+func (b *box[T]) set(v T) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.value = v
+}
+
+func (b *box[T]) get() T {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.value
+}

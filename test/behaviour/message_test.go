@@ -70,11 +70,11 @@ func TestBodies(t *testing.T) {
 			w.Write(body)
 		})
 		for _, size := range bodySizes {
-			if size > 1<<20 && c.Up == harness.UpH2C && c.Down != harness.H1 {
-				size = 1 << 20 // the same code moves it; one large body per downstream and upstream is enough
-			}
 			for _, sizedIn := range []bool{true, false} {
 				for _, sizedOut := range []bool{true, false} {
+					if size > 1<<20 && (sizedIn != sizedOut || c.Up == harness.UpH2TLS && c.Down != harness.H3) {
+						continue // large bodies take time; each protocol on each side has some
+					}
 					want := pattern(size)
 					target := "/"
 					if sizedOut {
@@ -125,9 +125,9 @@ func TestStatuses(t *testing.T) {
 
 func TestHeadersPassUnchanged(t *testing.T) {
 	harness.Each(t, func(t *testing.T, c harness.Combo) {
-		var seen http.Header
+		var saw box[http.Header]
 		env := harness.New(t, c, func(w http.ResponseWriter, r *http.Request) {
-			seen = r.Header.Clone()
+			saw.set(r.Header.Clone())
 			w.Header()["Set-Cookie"] = []string{"a=1; Path=/", "b=2, c", "a=3"}
 			w.Header()["X-Many"] = []string{"one", "", "two, three"}
 			w.Header().Set("X-Empty", "")
@@ -143,6 +143,7 @@ func TestHeadersPassUnchanged(t *testing.T) {
 			"Accept-Encoding", "br;q=0.5", "Range", "bytes=0-1", "If-None-Match", `"x", W/"y"`, "X-Utf8", "caf\u00e9 \u2713",
 			"x-lower", "1", "Content-Type", "text/x-odd",
 		)})
+		seen := saw.get()
 		for name, want := range map[string][]string{
 			"X-Many": {"one", "", "two, three"}, "X-Other": {"between"}, "Cookie": {"a=1; b=2"}, "Authorization": {"Basic Zm9vOmJhcg=="},
 			"User-Agent": {"harness/1"}, "Accept-Encoding": {"br;q=0.5"}, "Range": {"bytes=0-1"}, "If-None-Match": {`"x", W/"y"`},
@@ -167,14 +168,15 @@ func TestHeadersPassUnchanged(t *testing.T) {
 // The gateway must not tell an origin or a client anything that the other side did not say.
 func TestNothingInvented(t *testing.T) {
 	harness.Each(t, func(t *testing.T, c harness.Combo) {
-		var seen http.Header
+		var saw box[http.Header]
 		env := harness.New(t, c, func(w http.ResponseWriter, r *http.Request) {
-			seen = r.Header.Clone()
+			saw.set(r.Header.Clone())
 			w.Header()["Date"] = nil
 			w.Header()["Content-Type"] = nil
 			io.WriteString(w, "<html>looks like a page</html>")
 		})
 		r := harness.MustDo(t, env.Client, harness.Request{})
+		seen := saw.get()
 		for _, name := range []string{"User-Agent", "Accept-Encoding", "Accept", "Content-Type", "Content-Length", "Cookie", "Via"} {
 			if seen.Get(name) != "" {
 				t.Errorf("request: %s: %q was invented", name, seen.Get(name))

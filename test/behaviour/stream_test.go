@@ -123,11 +123,12 @@ func TestFullDuplex(t *testing.T) {
 
 func TestTrailers(t *testing.T) {
 	harness.Each(t, func(t *testing.T, c harness.Combo) {
-		var seen http.Header
-		var body string
+		var sawBody box[string]
+		var saw box[http.Header]
 		env := harness.New(t, c, func(w http.ResponseWriter, r *http.Request) {
 			b, _ := io.ReadAll(r.Body)
-			body, seen = string(b), r.Trailer.Clone()
+			sawBody.set(string(b))
+			saw.set(r.Trailer.Clone())
 			w.Header().Set("Trailer", "X-Announced")
 			io.WriteString(w, "out")
 			w.(http.Flusher).Flush()
@@ -139,6 +140,7 @@ func TestTrailers(t *testing.T) {
 			Fields:   harness.F("Trailer", "X-Sum, X-Other", "TE", "trailers"),
 			Trailers: harness.F("X-Sum", "abc", "X-Other", "def"),
 		})
+		body, seen := sawBody.get(), saw.get()
 		if body != "in" || seen.Get("X-Sum") != "abc" || seen.Get("X-Other") != "def" {
 			t.Errorf("the origin got body %q with trailers %v", body, seen)
 		}
@@ -151,10 +153,10 @@ func TestTrailers(t *testing.T) {
 // Trailers never carry what frames, routes or identifies (RFC 9110 6.5.1).
 func TestDangerousTrailersAreDropped(t *testing.T) {
 	harness.Each(t, func(t *testing.T, c harness.Combo) {
-		var seen http.Header
+		var saw box[http.Header]
 		env := harness.New(t, c, func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
-			seen = r.Trailer.Clone()
+			saw.set(r.Trailer.Clone())
 		})
 		r, err := harness.Do(env.Client, harness.Request{
 			Method: "POST", Body: []byte("in"), Unsized: true,
@@ -170,7 +172,7 @@ func TestDangerousTrailersAreDropped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, values := range seen {
+		for name, values := range saw.get() {
 			if name != "X-Good" && len(values) > 0 {
 				t.Errorf("trailer %s reached the origin: %q", name, values)
 			}
