@@ -79,7 +79,7 @@ func redactPayload(payload RawJSON) RawJSON {
 	decoder := json.NewDecoder(bytes.NewReader(payload))
 	decoder.UseNumber()
 	var tree any
-	if err := decoder.Decode(&tree); err != nil || decoder.More() {
+	if !json.Valid(payload) || decoder.Decode(&tree) != nil {
 		return RawJSON(`"` + redacted + `"`) // what cannot be read cannot be known to be harmless
 	}
 	if !redactTree(tree) {
@@ -118,10 +118,10 @@ func redactTree(tree any) (changed bool) {
 
 // credentialWords are what the names of fields and parameters that carry credentials hold: authorization, proxy-authorization, cookie,
 // set-cookie, x-api-key, x-auth-token, ... A value too many that is hidden costs less than one too few.
-var credentialWords = [...]string{"authorization", "cookie", "api-key", "apikey", "token", "secret", "password", "credential"}
+var credentialWords = []string{"authorization", "cookie", "api-key", "apikey", "token", "secret", "password", "credential"}
 
 // namesCredential takes '_' and '.' for '-' and ignores case.
 func namesCredential(name string) bool {
 	name = strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name))
-	return slices.ContainsFunc(credentialWords[:], func(word string) bool { return strings.Contains(name, word) })
+	return slices.ContainsFunc(credentialWords, func(word string) bool { return strings.Contains(name, word) })
 }

@@ -69,8 +69,8 @@ func (b *bind) serveHTTP(w http.ResponseWriter, r *http.Request) {
 			// Bodies may flow both ways at once; without this the server would read all of the request before it answers.
 			_ = control.EnableFullDuplex()
 		}
-		body := &clientBody{request: r, control: control, idle: b.options.Limits.BodyIdleTimeout, left: b.options.Limits.MaxBodyBytes}
-		x.ReqBody = body
+		body := &clientBody{request: r, control: control, http1: x.Peer.Proto < exchange.HTTP2, idle: b.options.Limits.BodyIdleTimeout, left: b.options.Limits.MaxBodyBytes}
+		x.ReqBody, out.body = body, body
 		defer body.end()
 		switch {
 		case x.Peer.Proto != exchange.HTTP3:
@@ -180,26 +180,38 @@ func originForm(r *http.Request) string {
 type clientBody struct {
 	request *http.Request
 	control *http.ResponseController
+	http1   bool
 	idle    time.Duration
 	left    int64 // bytes still allowed; negative for no limit
 	// proceed asks a waiting client for its body. It is nil where the server does that by itself, as net/http's do.
 	proceed func()
 
 	// An endpoint's client may still read when the exchange is over (it answered early); the response writer must not be touched then.
-	mu      sync.Mutex
-	over    bool // guarded by mu
-	reading bool // guarded by mu
+	mu    sync.Mutex
+	over  bool  // guarded by mu
+	whole bool  // every byte of the body was read; guarded by mu
+	count int64 // bytes read; guarded by mu
 }
 
-// end comes before the server takes the request back. A read still under way would hold the server up until the client sends something:
-// it is broken off, and with it the connection, which could not go on behind an unread body anyway.
+// lingerTime is how long a client may go on sending a body that nobody reads, so that it sees the response before the connection ends.
+const lingerTime = time.Second
+
+// end comes before the server takes the request back. In HTTP/1.1 the server would then wait for the rest of an unread body for as long
+// as the client likes.
 func (c *clientBody) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
-	if c.reading {
-		_ = c.control.SetReadDeadline(time.Unix(1, 0))
+	if c.http1 && !c.whole {
+		_ = c.control.SetReadDeadline(time.Now().Add(lingerTime))
 	}
+}
+
+// complete reports whether the body was read to its end. A connection that is not there cannot be used for another request.
+func (c *clientBody) complete() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.whole
 }
 
 // begin prepares one read; false means that the exchange is over.
@@ -215,16 +227,16 @@ func (c *clientBody) begin() bool {
 	if c.idle > 0 {
 		_ = c.control.SetReadDeadline(time.Now().Add(c.idle))
 	}
-	c.reading = true
 	return true
 }
 
 // finish ends one read; after the last it lifts the deadline.
-func (c *clientBody) finish(last bool) {
+func (c *clientBody) finish(n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.reading = false
-	if last && !c.over && c.idle > 0 {
+	c.count += int64(n)
+	c.whole = c.whole || err == io.EOF || c.count == c.request.ContentLength
+	if err != nil && !c.over && c.idle > 0 {
 		_ = c.control.SetReadDeadline(time.Time{})
 	}
 }
@@ -235,7 +247,7 @@ func (c *clientBody) Read(p []byte) (int, error) {
 		return 0, exchange.NewFault(exchange.ClientAborted, http.ErrBodyReadAfterClose)
 	}
 	n, err := c.request.Body.Read(p)
-	c.finish(err != nil)
+	c.finish(n, err)
 	if c.left >= 0 {
 		if int64(n) > c.left {
 			return int(c.left), exchange.NewFault(exchange.BodyTooLarge, nil)

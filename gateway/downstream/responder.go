@@ -20,6 +20,7 @@ type responder struct {
 	w        http.ResponseWriter
 	r        *http.Request
 	control  *http.ResponseController
+	body     *clientBody // nil when the request has none
 	hijacked *hijacked
 	aborted  bool
 
@@ -79,6 +80,10 @@ func (o *responder) fill(resp *exchange.Response, length int64) {
 	}
 	if length >= 0 && bodyAllowed(resp.Status) {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+	}
+	if o.body != nil && o.body.http1 && !o.body.complete() {
+		// What is left of the body would be read as the next request.
+		h["Connection"] = []string{"close"}
 	}
 	if advertised := o.bind.altSvc.Load(); advertised != nil && o.exchange.Peer.Proto != exchange.HTTP3 {
 		h["Alt-Svc"] = []string{*advertised}

@@ -353,11 +353,17 @@ func isAlert(err error) bool {
 	return ok && failed.Op == "remote error"
 }
 
-// isProtocol tells a malformed answer from a broken connection: net/http has no type for it.
+// protocolTexts stand in net/http's errors about answers that break their protocol; it has no type for them. An endpoint can provoke each of
+// them, which changes the word for its fault and nothing else.
+var protocolTexts = []string{
+	"malformed", "PROTOCOL_ERROR", "bad Content-Length", "multiple Content-Length", "unsupported transfer encoding", "response headers exceeded",
+}
+
+// isProtocol tells an answer that breaks its protocol from a broken connection.
 func isProtocol(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return false
 	}
 	text := err.Error()
-	return strings.Contains(text, "malformed") || strings.Contains(text, "PROTOCOL_ERROR") || strings.Contains(text, "bad Content-Length")
+	return slices.ContainsFunc(protocolTexts, func(s string) bool { return strings.Contains(text, s) })
 }

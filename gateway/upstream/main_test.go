@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -92,10 +93,11 @@ func newOrigin(t *testing.T, o originOptions, handler http.HandlerFunc) *origin 
 			out.closed <- struct{}{}
 		}
 	}
-	out.Config.ErrorLog = nil
+	out.Config.ErrorLog = log.New(io.Discard, "", 0) // failed handshakes are what some tests are about
 	if o.protocols != nil {
 		out.Config.Protocols = new(http.Protocols)
 		o.protocols(out.Config.Protocols)
+		out.EnableHTTP2 = out.Config.Protocols.HTTP2()
 	}
 	if o.tls != nil {
 		out.TLS = o.tls

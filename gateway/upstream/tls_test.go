@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,9 +112,9 @@ func TestUpstreamTLS(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			sni := ""
+			var sni atomic.Value
 			o := newOrigin(t, originOptions{protocols: h1AndH2, tls: &tls.Config{
-				GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { sni = h.ServerName; return &tt.cert, nil },
+				GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { sni.Store(h.ServerName); return &tt.cert, nil },
 			}}, hello)
 			conf := cluster(o.addr)
 			conf.TLS = &tt.conf
@@ -132,8 +133,8 @@ func TestUpstreamTLS(t *testing.T) {
 				t.Fatal(fault)
 			}
 			drain(t, answer)
-			if sni != tt.conf.ServerName {
-				t.Errorf("SNI %q, want %q", sni, tt.conf.ServerName)
+			if got := sni.Load(); got != tt.conf.ServerName {
+				t.Errorf("SNI %q, want %q", got, tt.conf.ServerName)
 			}
 		})
 	}
