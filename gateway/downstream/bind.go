@@ -110,7 +110,7 @@ func (b *bind) httpServer() *http.Server {
 			WriteByteTimeout:              limits.BodyIdleTimeout,
 		},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			info := connInfo{remote: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr())}
+			info := connInfo{remote: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr()), tcp: c}
 			if secure, ok := c.(*tls.Conn); ok {
 				info.tls = tlsInfo(secure.ConnectionState())
 			}

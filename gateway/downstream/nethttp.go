@@ -24,6 +24,7 @@ import (
 type connInfo struct {
 	remote, local netip.AddrPort
 	tls           *exchange.TLSInfo
+	tcp           net.Conn  // nil on QUIC
 	quic          *quicConn // nil on TCP
 }
 
@@ -69,7 +70,10 @@ func (b *bind) serveHTTP(w http.ResponseWriter, r *http.Request) {
 			// Bodies may flow both ways at once; without this the server would read all of the request before it answers.
 			_ = control.EnableFullDuplex()
 		}
-		body := &clientBody{request: r, control: control, http1: x.Peer.Proto < exchange.HTTP2, idle: b.options.Limits.BodyIdleTimeout, left: b.options.Limits.MaxBodyBytes}
+		body := &clientBody{
+			request: r, control: control, http1: x.Peer.Proto < exchange.HTTP2, conn: info.tcp,
+			idle: b.options.Limits.BodyIdleTimeout, left: b.options.Limits.MaxBodyBytes,
+		}
 		x.ReqBody, out.body = body, body
 		defer body.end()
 		switch {
@@ -181,6 +185,7 @@ type clientBody struct {
 	request *http.Request
 	control *http.ResponseController
 	http1   bool
+	conn    net.Conn // in HTTP/1.1
 	idle    time.Duration
 	left    int64 // bytes still allowed; negative for no limit
 	// proceed asks a waiting client for its body. It is nil where the server does that by itself, as net/http's do.
@@ -197,13 +202,14 @@ type clientBody struct {
 const lingerTime = time.Second
 
 // end comes before the server takes the request back. In HTTP/1.1 the server would then wait for the rest of an unread body for as long
-// as the client likes.
+// as the client likes. The connection ends after the response anyway (see responder.fill).
 func (c *clientBody) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
 	if c.http1 && !c.whole {
-		_ = c.control.SetReadDeadline(time.Now().Add(lingerTime))
+		// The server sets deadlines of its own on the way: this one must come later than those.
+		time.AfterFunc(lingerTime, func() { _ = c.conn.SetReadDeadline(time.Unix(1, 0)) })
 	}
 }
 
