@@ -8,9 +8,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"gatehouse.dev/gatehouse/controller/gatewayapi"
 	"gatehouse.dev/gatehouse/controller/plan"
 	"gatehouse.dev/gatehouse/controller/problem"
 	"gatehouse.dev/gatehouse/controller/publish"
@@ -116,7 +118,7 @@ func (l *Loop) apply(ctx context.Context, s *source.State) {
 		Version:  ack.Version,
 		Applied:  time.Now(),
 		Config:   l.publisher.Running(),
-		Problems: Problems(s, planned, ack.Applied),
+		Problems: Problems(s, planned, ack.Applied, time.Now()),
 		Serving:  len(ack.Applied.Listeners) == 0 || len(ack.Applied.Listeners) < len(planned.Config.Listeners),
 	}
 	if ack.Err != nil {
@@ -151,8 +153,8 @@ func (l *Loop) log(problems []problem.Problem) {
 }
 
 // Problems collects what the source, the translator and the proxy found, sorted.
-func Problems(s *source.State, p *plan.Plan, applied config.Applied) []problem.Problem {
-	all := append(append([]problem.Problem{}, s.Problems...), p.Problems...)
+func Problems(s *source.State, p *plan.Plan, applied config.Applied, now time.Time) []problem.Problem {
+	all := slices.Concat([]problem.Problem{}, s.Problems, p.Problems, gatewayapi.Expiry(p.Config, now))
 	for _, l := range p.Config.Listeners {
 		if err := applied.Listeners[l.Name]; err != nil {
 			all = append(all, s.Problem(of(l.Origin, problem.AddressNotUsable, err, "listener "+l.Origin.Rule)))

@@ -85,6 +85,9 @@ func requestHead(method, rawURL string, headers []string) (*exchange.Head, uint1
 	if err != nil {
 		return nil, 0, fmt.Errorf("URL %q: %w", rawURL, err)
 	}
+	if parsed.Hostname() == "" {
+		return nil, 0, fmt.Errorf("URL %q names no host", rawURL)
+	}
 	port := uint64(80)
 	if scheme == "https" {
 		port = 443

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,10 +14,7 @@ import (
 	"gatehouse.dev/gatehouse/controller"
 	"gatehouse.dev/gatehouse/controller/gatewayapi"
 	"gatehouse.dev/gatehouse/controller/problem"
-	"gatehouse.dev/gatehouse/controller/source"
 	"gatehouse.dev/gatehouse/gateway"
-
-	"context"
 )
 
 func validateCommand() *cobra.Command {
@@ -78,11 +77,7 @@ func inspect(ctx context.Context, paths []string, state string) (*inspection, er
 	if err != nil {
 		return nil, err
 	}
-	return &inspection{engine: engine, problems: controller.Problems(st, planned, applied), objects: count(st)}, nil
-}
-
-func count(st *source.State) int {
-	return len(st.Where)
+	return &inspection{engine: engine, problems: controller.Problems(st, planned, applied, time.Now()), objects: len(st.Where)}, nil
 }
 
 func printProblems(w io.Writer, report *inspection, output string) error {

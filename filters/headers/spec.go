@@ -49,8 +49,7 @@ func describe(c Config, _ modifier) string {
 }
 
 func shown(f Field) string {
-	switch exchange.IDOf(f.Name) {
-	case exchange.Authorization, exchange.Cookie:
+	if exchange.NamesCredential(f.Name) {
 		return "[redacted]"
 	}
 	return f.Value

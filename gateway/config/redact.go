@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"gatehouse.dev/gatehouse/gateway/exchange"
 	"gatehouse.dev/gatehouse/routing"
 )
 
@@ -56,7 +57,7 @@ func redactRoute(r *Route) *Route {
 func redactMatches(list []routing.ValueMatch) []routing.ValueMatch {
 	out := slices.Clone(list)
 	for i := range out {
-		if namesCredential(out[i].Name) {
+		if exchange.NamesCredential(out[i].Name) {
 			out[i].Value = redacted
 		}
 	}
@@ -103,7 +104,7 @@ func redactTree(tree any) (changed bool) {
 		secret := false
 		for key, item := range node {
 			name, ok := item.(string)
-			secret = secret || ok && strings.EqualFold(key, "name") && namesCredential(name)
+			secret = secret || ok && strings.EqualFold(key, "name") && exchange.NamesCredential(name)
 		}
 		for key, item := range node {
 			if secret && strings.EqualFold(key, "value") {
@@ -114,14 +115,4 @@ func redactTree(tree any) (changed bool) {
 		}
 	}
 	return changed
-}
-
-// credentialWords are what the names of fields and parameters that carry credentials hold: authorization, proxy-authorization, cookie,
-// set-cookie, x-api-key, x-auth-token, ... A value too many that is hidden costs less than one too few.
-var credentialWords = []string{"authorization", "cookie", "api-key", "apikey", "token", "secret", "password", "credential"}
-
-// namesCredential takes '_' and '.' for '-' and ignores case.
-func namesCredential(name string) bool {
-	name = strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name))
-	return slices.ContainsFunc(credentialWords, func(word string) bool { return strings.Contains(name, word) })
 }
