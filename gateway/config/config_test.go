@@ -21,7 +21,7 @@ func TestSecretUnprintable(t *testing.T) {
 	}
 	for name, got := range map[string]string{
 		"json": string(text), "v": fmt.Sprintf("%v", c.Certificates[0]), "+v": fmt.Sprintf("%+v", *c.Certificates[0]),
-		"#v": fmt.Sprintf("%#v", *c.Certificates[0]), "s": fmt.Sprintf("%s", c.Certificates[0].Key), "q": fmt.Sprintf("%q", c.Certificates[0].Key),
+		"#v": fmt.Sprintf("%#v", *c.Certificates[0]), "s": fmt.Sprint(c.Certificates[0].Key), "q": fmt.Sprintf("%q", c.Certificates[0].Key),
 	} {
 		if strings.Contains(got, secret) || !strings.Contains(got, "[redacted]") {
 			t.Errorf("%s: %s", name, got)
