@@ -21,15 +21,17 @@ import (
 	"gatehouse.dev/gatehouse/gateway/exchange"
 )
 
-// client carries exchanges to one endpoint. It stands on net/http's Transport; nothing outside this file and switch.go knows.
+// client carries exchanges to one endpoint. It stands on net/http's Transport, tunnels over HTTP/2 apart; nothing outside this file and
+// switch.go knows.
 type client struct {
+	dialer    *dialer
 	transport *http.Transport
 	scheme    string
-	h2        bool // every connection is HTTP/2
+	h2        bool // connections are HTTP/2, unless the endpoint chooses HTTP/1.1 in its TLS handshake
 }
 
 func (d *dialer) client() *client {
-	c := &client{scheme: "http", h2: d.protocol == config.UpstreamH2C}
+	c := &client{dialer: d, scheme: "http", h2: d.protocol == config.UpstreamH2C}
 	protocols := new(http.Protocols)
 	switch d.protocol {
 	case config.UpstreamH2C:

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/gateway/config"
-	_ "gatehouse.dev/gatehouse/gateway/internal/xconnect" // WebSocket over HTTP/2
 )
 
 // Timeouts and sizes towards endpoints. They are the same for every cluster.

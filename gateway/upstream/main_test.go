@@ -19,6 +19,7 @@ import (
 
 	"gatehouse.dev/gatehouse/gateway/config"
 	"gatehouse.dev/gatehouse/gateway/exchange"
+	_ "gatehouse.dev/gatehouse/gateway/internal/xconnect" // endpoints that take extended CONNECT
 )
 
 // TestMain fails the package when goroutines are left after its tests.
@@ -76,6 +77,8 @@ type origin struct {
 type originOptions struct {
 	protocols func(*http.Protocols)
 	tls       *tls.Config
+	// h2 serves the connections that choose HTTP/2, in place of net/http.
+	h2 func(net.Conn)
 }
 
 func newOrigin(t *testing.T, o originOptions, handler http.HandlerFunc) *origin {
@@ -98,6 +101,12 @@ func newOrigin(t *testing.T, o originOptions, handler http.HandlerFunc) *origin 
 		out.Config.Protocols = new(http.Protocols)
 		o.protocols(out.Config.Protocols)
 		out.EnableHTTP2 = out.Config.Protocols.HTTP2()
+	}
+	if o.h2 != nil {
+		o.tls.NextProtos = []string{"h2", "http/1.1"}
+		out.Config.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+			"h2": func(_ *http.Server, c *tls.Conn, _ http.Handler) { o.h2(c) },
+		}
 	}
 	if o.tls != nil {
 		out.TLS = o.tls

@@ -7,9 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
-	"maps"
 	"net/http"
-	"strings"
 
 	"gatehouse.dev/gatehouse/gateway/exchange"
 )
@@ -59,6 +57,7 @@ func (c *client) upgrade(ctx context.Context, addr string, a *Attempt) (*Answer,
 			request.Header[keyField] = []string{made}
 		}
 	}
+	delete(request.Header, "Te") // HTTP/1.1 would have it named in Connection
 	request.Header["Connection"] = []string{"Upgrade"}
 	request.Header["Upgrade"] = []string{a.Request.Protocol}
 	response, progress, err := c.roundTrip(ctx, request, a.Inform)
@@ -94,51 +93,3 @@ func (u upgraded) CloseWrite() error {
 	}
 	return errors.ErrUnsupported
 }
-
-func (c *client) extendedConnect(ctx context.Context, addr string, a *Attempt) (*Answer, *exchange.Fault) {
-	reader, writer := io.Pipe()
-	body := &requestBody{body: exchange.NoBody}
-	request := c.request(addr, &Attempt{Request: a.Request, Body: exchange.NoBody}, body)
-	key := ""
-	if a.Request.Method != http.MethodConnect {
-		key, _ = a.Request.Fields.Lookup(keyField)
-		maps.DeleteFunc(request.Header, func(name string, _ []string) bool { return strings.EqualFold(name, keyField) })
-	}
-	request.Method = http.MethodConnect
-	request.Body = reader
-	request.ContentLength = -1
-	request.Header[":protocol"] = []string{a.Request.Protocol}
-	response, progress, err := c.roundTrip(ctx, request, a.Inform)
-	if err != nil {
-		_ = writer.Close()
-		return nil, fault(ctx, err, progress, body)
-	}
-	fields := fromHeader(response.Header)
-	if response.StatusCode/100 != 2 {
-		_ = writer.Close()
-		return &Answer{Response: exchange.Response{Status: response.StatusCode, Fields: fields}, Body: &responseBody{ctx, response}}, nil
-	}
-	if key != "" {
-		fields.Set(acceptField, acceptOf(key))
-	}
-	return &Answer{
-		Response: exchange.Response{Status: http.StatusSwitchingProtocols, Fields: fields},
-		Body:     exchange.NoBody,
-		Tunnel:   &connected{ReadCloser: response.Body, writer: writer},
-	}, nil
-}
-
-// connected is a stream after an extended CONNECT.
-type connected struct {
-	io.ReadCloser
-	writer *io.PipeWriter
-}
-
-// Write sends bytes to the endpoint.
-func (c *connected) Write(p []byte) (int, error) { return c.writer.Write(p) }
-
-// CloseWrite ends the stream's sending side.
-func (c *connected) CloseWrite() error { return c.writer.Close() }
-
-// Close ends both sides.
-func (c *connected) Close() error { return errors.Join(c.writer.Close(), c.ReadCloser.Close()) }

@@ -63,14 +63,6 @@ func connecting(t *testing.T, status int, seen chan<- http.Header) netip.AddrPor
 	}).addr
 }
 
-// skipExtendedConnect: http.Transport refuses the field ":protocol" before its HTTP/2 side, which knows it, sees it (Go 1.27).
-func skipExtendedConnect(t *testing.T, protocol config.UpstreamProtocol) {
-	t.Helper()
-	if protocol == config.UpstreamH2C {
-		t.Skip("net/http does not send extended CONNECT")
-	}
-}
-
 func switchHead(t *testing.T, method, protocol string, fields ...string) *exchange.Head {
 	t.Helper()
 	h := request(t, method, "/chat?a=1", fields...)
@@ -142,9 +134,8 @@ func TestSwitchTranslations(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			skipExtendedConnect(t, tt.protocol)
 			seen := make(chan http.Header, 1)
-			addr := netip.AddrPort{}
+			var addr netip.AddrPort
 			if tt.protocol == config.UpstreamH2C {
 				addr = connecting(t, http.StatusOK, seen)
 			} else {
@@ -181,8 +172,7 @@ func TestSwitchRefused(t *testing.T) {
 		"CONNECT": {config.UpstreamH2C, "CONNECT"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			skipExtendedConnect(t, tt.protocol)
-			addr := netip.AddrPort{}
+			var addr netip.AddrPort
 			if tt.protocol == config.UpstreamH2C {
 				addr = connecting(t, http.StatusForbidden, make(chan http.Header, 1))
 			} else {
@@ -222,7 +212,7 @@ func TestSwitchFaults(t *testing.T) {
 		})
 	}
 	t.Run("refused connection", func(t *testing.T) {
-		for _, protocol := range []config.UpstreamProtocol{config.UpstreamHTTP1, config.UpstreamH2C} { // the latter fails before it dials
+		for _, protocol := range []config.UpstreamProtocol{config.UpstreamHTTP1, config.UpstreamH2C} {
 			conf := cluster(closedPort(t))
 			conf.Protocol = protocol
 			_, fault := send(t.Context(), single(t, conf), &Attempt{Request: switchHead(t, "GET", "websocket"), Body: exchange.NoBody})

@@ -1,6 +1,7 @@
 package behaviour
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -16,8 +17,11 @@ import (
 	"gatehouse.dev/gatehouse/test/harness"
 )
 
-// webSocketEcho sends every message back, and answers other requests plainly.
+// webSocketEcho sends every message back, and answers other requests plainly. Extended CONNECT is the same to it as Upgrade.
 func webSocketEcho(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodConnect {
+		w, r = asUpgrade(w, r)
+	}
 	if r.Header.Get("Upgrade") == "" {
 		fmt.Fprintf(w, "plain")
 		return
@@ -39,49 +43,113 @@ func webSocketEcho(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func TestWebSocketOverHTTP1(t *testing.T) {
-	for _, d := range []harness.Down{harness.H1, harness.H1TLS} {
-		t.Run(string(d), func(t *testing.T) {
-			t.Parallel()
-			env := harness.New(t, harness.Combo{Down: d, Up: harness.UpH1}, webSocketEcho, rule(func(r *config.Rule) {
-				r.RequestTimeout = time.Second // bounds the handshake, not the connection
-			}))
-			ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
-			defer cancel()
-			transport := &http.Transport{
-				TLSClientConfig: harness.ClientTLS(harness.DefaultHost),
-				DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-					return new(net.Dialer).DialContext(ctx, network, env.Address())
-				},
-			}
-			defer transport.CloseIdleConnections()
-			conn, resp, err := websocket.Dial(ctx, d.Scheme()+"://"+harness.DefaultHost+"/ws", &websocket.DialOptions{
-				HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{"echo.v1"},
+// asUpgrade shows an extended CONNECT (RFC 8441 5) to a WebSocket library that knows the handshake of HTTP/1.1 alone.
+func asUpgrade(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request) {
+	stream := &connectStream{ResponseWriter: w, body: r.Body}
+	up := r.Clone(r.Context())
+	up.Method = http.MethodGet
+	up.Header.Set("Connection", "Upgrade")
+	up.Header.Set("Upgrade", strings.Join(r.Header[":protocol"], ","))
+	up.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+	if _, sent := r.Header["Sec-Websocket-Key"]; sent {
+		up.Header.Del("Upgrade") // the key has no place in extended CONNECT: no WebSocket then
+	}
+	return stream, up
+}
+
+// connectStream is the stream of an extended CONNECT, as the hijacked connection of an Upgrade.
+type connectStream struct {
+	http.ResponseWriter
+	body io.ReadCloser
+}
+
+// WriteHeader answers 200 where an Upgrade is answered 101.
+func (s *connectStream) WriteHeader(status int) {
+	if status == http.StatusSwitchingProtocols {
+		for _, name := range []string{"Connection", "Upgrade", "Sec-WebSocket-Accept"} {
+			s.Header().Del(name)
+		}
+		status = http.StatusOK
+	}
+	s.ResponseWriter.WriteHeader(status)
+}
+
+// Hijack returns the stream itself.
+func (s *connectStream) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return s, bufio.NewReadWriter(bufio.NewReader(s), bufio.NewWriter(s)), http.NewResponseController(s.ResponseWriter).Flush()
+}
+
+func (s *connectStream) Read(p []byte) (int, error) { return s.body.Read(p) }
+
+func (s *connectStream) Write(p []byte) (int, error) {
+	n, err := s.ResponseWriter.Write(p)
+	if err != nil {
+		return n, err
+	}
+	return n, http.NewResponseController(s.ResponseWriter).Flush()
+}
+
+func (s *connectStream) Close() error                     { return s.body.Close() }
+func (s *connectStream) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (s *connectStream) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (s *connectStream) SetDeadline(time.Time) error      { return nil }
+func (s *connectStream) SetReadDeadline(time.Time) error  { return nil }
+func (s *connectStream) SetWriteDeadline(time.Time) error { return nil }
+
+// eachWebSocket runs body for these downstream protocols, each to every upstream protocol.
+func eachWebSocket(t *testing.T, downs []harness.Down, body func(t *testing.T, c harness.Combo)) {
+	t.Helper()
+	for _, d := range downs {
+		for _, up := range harness.Ups() {
+			c := harness.Combo{Down: d, Up: up}
+			t.Run(c.String(), func(t *testing.T) {
+				t.Parallel()
+				body(t, c)
 			})
+		}
+	}
+}
+
+func TestWebSocketOverHTTP1(t *testing.T) {
+	eachWebSocket(t, []harness.Down{harness.H1, harness.H1TLS}, func(t *testing.T, c harness.Combo) {
+		env := harness.New(t, c, webSocketEcho, rule(func(r *config.Rule) {
+			r.RequestTimeout = time.Second // bounds the handshake, not the connection
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+		defer cancel()
+		transport := &http.Transport{
+			TLSClientConfig: harness.ClientTLS(harness.DefaultHost),
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, env.Address())
+			},
+		}
+		defer transport.CloseIdleConnections()
+		conn, resp, err := websocket.Dial(ctx, c.Down.Scheme()+"://"+harness.DefaultHost+"/ws", &websocket.DialOptions{
+			HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{"echo.v1"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.CloseNow()
+		if resp.StatusCode != 101 || conn.Subprotocol() != "echo.v1" {
+			t.Fatalf("got %d, subprotocol %q", resp.StatusCode, conn.Subprotocol())
+		}
+		conn.SetReadLimit(1 << 20)
+		for _, size := range []int{0, 1, 125, 126, 70_000} {
+			want := pattern(size)
+			if err := conn.Write(ctx, websocket.MessageBinary, want); err != nil {
+				t.Fatal(err)
+			}
+			_, got, err := conn.Read(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer conn.CloseNow()
-			if resp.StatusCode != 101 || conn.Subprotocol() != "echo.v1" {
-				t.Fatalf("got %d, subprotocol %q", resp.StatusCode, conn.Subprotocol())
-			}
-			conn.SetReadLimit(1 << 20)
-			for _, size := range []int{0, 1, 125, 126, 70_000} {
-				want := pattern(size)
-				if err := conn.Write(ctx, websocket.MessageBinary, want); err != nil {
-					t.Fatal(err)
-				}
-				_, got, err := conn.Read(ctx)
-				if err != nil {
-					t.Fatal(err)
-				}
-				wantBytes(t, "echo", got, want)
-			}
-			if err := conn.Close(websocket.StatusNormalClosure, "bye"); err != nil {
-				t.Errorf("close handshake: %v", err)
-			}
-		})
-	}
+			wantBytes(t, "echo", got, want)
+		}
+		if err := conn.Close(websocket.StatusNormalClosure, "bye"); err != nil {
+			t.Errorf("close handshake: %v", err)
+		}
+	})
 }
 
 // frame is one masked text frame of a client (RFC 6455 5.2); the mask is zero.
@@ -90,43 +158,40 @@ func frame(text string) string {
 }
 
 func TestWebSocketOverExtendedConnect(t *testing.T) {
-	for _, d := range []harness.Down{harness.H2, harness.H2C, harness.H3} {
-		t.Run(string(d), func(t *testing.T) {
-			t.Parallel()
-			env := harness.New(t, harness.Combo{Down: d, Up: harness.UpH1}, webSocketEcho)
-			for range 2 {
-				s := harness.MustOpen(t, env.Client, harness.Request{
-					Method: "CONNECT", Protocol: "websocket", Target: "/ws", Streaming: true,
-					Fields: harness.F("Sec-WebSocket-Version", "13", "Sec-WebSocket-Protocol", "echo.v1", "Origin", "https://x.test"),
-				})
-				r := harness.MustFinal(t, s, 200)
-				if r.Fields.Get("Sec-WebSocket-Protocol") != "echo.v1" || r.Fields.Has("Sec-WebSocket-Accept") {
-					t.Errorf("got the fields %v", r.Fields)
-				}
-				for _, text := range []string{"first", "second"} {
-					harness.MustWrite(t, s, frame(text))
-					if got := harness.MustRead(t, s, 2+len(text)); got[2:] != text {
-						t.Fatalf("got %q, want %q", got[2:], text)
-					}
-				}
-				s.Abort()
+	eachWebSocket(t, []harness.Down{harness.H2, harness.H2C, harness.H3}, func(t *testing.T, c harness.Combo) {
+		env := harness.New(t, c, webSocketEcho)
+		for range 2 {
+			s := harness.MustOpen(t, env.Client, harness.Request{
+				Method: "CONNECT", Protocol: "websocket", Target: "/ws", Streaming: true,
+				Fields: harness.F("Sec-WebSocket-Version", "13", "Sec-WebSocket-Protocol", "echo.v1", "Origin", "https://x.test"),
+			})
+			r := harness.MustFinal(t, s, 200)
+			if r.Fields.Get("Sec-WebSocket-Protocol") != "echo.v1" || r.Fields.Has("Sec-WebSocket-Accept") {
+				t.Errorf("got the fields %v", r.Fields)
 			}
-			if r := harness.MustDo(t, env.Client, harness.Request{}); string(r.Body) != "plain" {
-				t.Errorf("the connection is not usable after: got %d %q", r.Status, r.Body)
+			for _, text := range []string{"first", "second"} {
+				harness.MustWrite(t, s, frame(text))
+				if got := harness.MustRead(t, s, 2+len(text)); got[2:] != text {
+					t.Fatalf("got %q, want %q", got[2:], text)
+				}
 			}
-		})
-	}
+			s.Abort()
+		}
+		if r := harness.MustDo(t, env.Client, harness.Request{}); string(r.Body) != "plain" {
+			t.Errorf("the connection is not usable after: got %d %q", r.Status, r.Body)
+		}
+	})
 }
 
 func TestRefusedUpgradePassesThrough(t *testing.T) {
-	harness.EachDown(t, func(t *testing.T, d harness.Down) {
-		env := harness.New(t, harness.Combo{Down: d, Up: harness.UpH1}, func(w http.ResponseWriter, r *http.Request) {
+	harness.Each(t, func(t *testing.T, c harness.Combo) {
+		env := harness.New(t, c, func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "not here", http.StatusForbidden)
 		})
 		req := harness.Request{Target: "/ws", Fields: harness.F(
 			"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==",
 		)}
-		if !d.IsH1() {
+		if !c.Down.IsH1() {
 			req = harness.Request{Method: "CONNECT", Protocol: "websocket", Target: "/ws", Streaming: true}
 		}
 		r, err := harness.Finish(harness.MustOpen(t, env.Client, req))

@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // binary is the program under test, built once.
@@ -439,5 +441,37 @@ func TestExplain(t *testing.T) {
 	}
 	if out, err = exec.Command(program(t), "explain", "--config", dir, "GET", "http://any.example.com:9999/").CombinedOutput(); err == nil || !strings.Contains(string(out), "http *:8080") && !strings.Contains(string(out), "127.0.0.1:8080") {
 		t.Errorf("an unknown port must fail and name the sockets there are: %v\n%s", err, out)
+	}
+}
+
+// TestExtendedConnectOffered: the built program offers WebSocket over HTTP/2 (RFC 8441 3), which depends on the order in which packages
+// are initialised.
+func TestExtendedConnectOffered(t *testing.T) {
+	port := freePort(t)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "all.yaml"), fmt.Sprintf(split, port, 1, 1)+service("a", 9001)+service("b", 9002))
+	start(t, dir)
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	framer := http2.NewFramer(conn, conn)
+	if err := framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	frame, err := framer.ReadFrame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, ok := frame.(*http2.SettingsFrame)
+	if !ok {
+		t.Fatalf("the first frame is %v", frame.Header())
+	}
+	if value, ok := settings.Value(http2.SettingEnableConnectProtocol); !ok || value != 1 {
+		t.Errorf("ENABLE_CONNECT_PROTOCOL is %d, %v", value, ok)
 	}
 }

@@ -2,8 +2,8 @@
 // GODEBUG alone and reads that once, when its package is initialised.
 //
 // The language initialises packages that are ready in the order of their import paths, so that this one, which imports next to nothing
-// and sorts before net/http, goes first. gateway/downstream and gateway/upstream import it; a test there holds that it works. It goes
-// when HTTP/2 no longer runs on net/http.
+// and sorts before net/http, goes first. gateway/downstream imports it; an end-to-end test holds that the built program offers extended
+// CONNECT. It goes when HTTP/2 no longer runs on net/http.
 package xconnect
 
 import "os"
