@@ -163,6 +163,14 @@ func TestEventsFollowTheTally(t *testing.T) {
 	b := startTest(t, newFakeGateway(t).URL)
 	page := "http://" + b.addr(productpageName)
 	events := openEvents(t, page)
+	// until waits for a state: one change may be told twice, and several at once.
+	until := func(reached func(tallyState) bool) tallyState {
+		for {
+			if s := events(); reached(s) {
+				return s
+			}
+		}
+	}
 	if first := events(); first.Total != 0 {
 		t.Fatalf("first event %+v, want nothing counted", first)
 	}
@@ -170,18 +178,16 @@ func TestEventsFollowTheTally(t *testing.T) {
 	if resp.StatusCode != 200 || !strings.Contains(body, `"failed": 0`) || !strings.Contains(body, `"sent": 50`) {
 		t.Fatalf("%d %s", resp.StatusCode, body)
 	}
-	var got tallyState
-	for got = events(); got.Total < 50; got = events() {
-	}
+	got := until(func(s tallyState) bool { return s.Total >= 50 })
 	if got.Total != 50 || got.Versions["v1"] != 50 || got.Failed != 0 || got.Last != "v1" {
 		t.Errorf("got %+v, want 50 of v1", got)
 	}
 	do(t, "GET", page+"/productpage/2", nil)
-	if got = events(); got.Failed != 1 || got.Total != 51 {
+	if got = until(func(s tallyState) bool { return s.Total > 50 }); got.Failed != 1 || got.Total != 51 {
 		t.Errorf("got %+v, want one failure", got)
 	}
 	do(t, "POST", page+"/productpage/reset", nil)
-	if got = events(); got.Total != 0 || len(got.Versions) != 0 {
+	if got = until(func(s tallyState) bool { return s.Total != 51 }); got.Total != 0 || len(got.Versions) != 0 {
 		t.Errorf("got %+v after a reset", got)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,10 +134,12 @@ func TestBrowserEventSource(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*harness.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors",
-				"--disable-background-networking", "--no-first-run", "--user-data-dir="+filepath.Join(t.TempDir(), "profile"),
+				"--disable-background-networking", "--no-first-run", "--user-data-dir="+profileDir(t),
 				"--host-resolver-rules=MAP "+harness.DefaultHost+" 127.0.0.1", "--remote-debugging-port=0",
 				fmt.Sprintf("%s://%s:%d/", d.Scheme(), harness.DefaultHost, env.Port))
-			cmd.Stderr = os.Stderr
+			// The browser's own processes go with it.
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 			cmd.WaitDelay = time.Second
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
@@ -156,4 +158,21 @@ func TestBrowserEventSource(t *testing.T) {
 			}
 		})
 	}
+}
+
+// profileDir is a folder for a browser. Its processes may still write for a moment after the browser has ended, which t.TempDir takes for
+// a failure.
+func profileDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "profile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		deadline := time.Now().Add(harness.Patience)
+		for os.RemoveAll(dir) != nil && time.Now().Before(deadline) {
+			time.Sleep(10 * time.Millisecond) // nothing signals the end of another process's child
+		}
+	})
+	return dir
 }
