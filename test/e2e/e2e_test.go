@@ -475,3 +475,104 @@ func TestExtendedConnectOffered(t *testing.T) {
 		t.Errorf("ENABLE_CONNECT_PROTOCOL is %d, %v", value, ok)
 	}
 }
+
+// TestThousandReloads edits a file 1,000 times under load. No request fails, and descriptors, goroutines and memory stay where they were.
+func TestThousandReloads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a thousand reloads take half a minute")
+	}
+	port := freePort(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "all.yaml")
+	services := service("a", origin(t, "a")) + service("b", origin(t, "b"))
+	edit := func(version int) {
+		text := fmt.Sprintf(split, port, 1+version%7, 1+version%5) + versioned(version) + services
+		write(t, file+".new", text)
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit(0)
+	p := start(t, dir)
+	transport := &http.Transport{MaxIdleConnsPerHost: 8}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithCancel(t.Context())
+	var sent atomic.Int64
+	var load sync.WaitGroup
+	defer load.Wait()
+	defer cancel()
+	for range 4 {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := fetch(ctx, transport, port); err != nil && ctx.Err() == nil {
+					t.Errorf("request %d: %v", sent.Load(), err)
+					cancel()
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	reload := func(from, to int) {
+		for version := from; version < to && ctx.Err() == nil; version++ {
+			edit(version)
+			deadline := time.Now().Add(10 * time.Second)
+			for status := 0; status != http.StatusOK; status, _ = get(t, port, "any.example.com", fmt.Sprintf("/version/%d", version)) {
+				if time.Now().After(deadline) {
+					t.Fatalf("version %d did not take effect\n%s", version, &p.stderr)
+				}
+				time.Sleep(time.Millisecond) // the gateway is another process: it can only be asked
+			}
+		}
+	}
+	reload(1, 100) // pools and buffers reach their size
+	before := p.gauges(t)
+	reload(100, 1100)
+	after := p.gauges(t)
+	t.Logf("%d requests; goroutines %.0f to %.0f, descriptors %.0f to %.0f, resident %.1f to %.1f MiB", sent.Load(),
+		before["go_goroutines"], after["go_goroutines"], before["process_open_fds"], after["process_open_fds"],
+		before["process_resident_memory_bytes"]/(1<<20), after["process_resident_memory_bytes"]/(1<<20))
+	for name, most := range map[string]float64{"go_goroutines": 30, "process_open_fds": 30, "process_resident_memory_bytes": 48 << 20} {
+		if after[name] > before[name]+most {
+			t.Errorf("%s went from %.0f to %.0f", name, before[name], after[name])
+		}
+	}
+}
+
+// versioned is a route whose only path tells the version of the file.
+func versioned(version int) string {
+	return fmt.Sprintf(`---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: version}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [any.example.com]
+  rules:
+  - matches: [{path: {type: Exact, value: /version/%d}}]
+    backendRefs: [{name: a, port: 80}]
+  - matches: [{path: {type: PathPrefix, value: /version}}]
+    filters: [{type: RequestRedirect, requestRedirect: {statusCode: 302}}]
+`, version)
+}
+
+// gauges reads the process's own figures from /metrics.
+func (p *process) gauges(t *testing.T) map[string]float64 {
+	t.Helper()
+	response, err := http.Get("http://" + p.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for line := range strings.Lines(string(text)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if number, err := strconv.ParseFloat(value, 64); ok && err == nil {
+			values[name] = number
+		}
+	}
+	return values
+}
