@@ -48,7 +48,6 @@ type Options struct {
 // Engine runs exchanges on the current snapshot. Its methods are safe for concurrent use.
 type Engine struct {
 	options    Options
-	logger     *slog.Logger
 	telemetry  *telemetry.Telemetry
 	upstream   *upstream.Manager
 	downstream *downstream.Server
@@ -86,7 +85,7 @@ func New(o Options) (*Engine, error) {
 		}
 		o.Telemetry = counters
 	}
-	e := &Engine{options: o, logger: o.Logger, telemetry: o.Telemetry, mirrorRoom: make(chan struct{}, mirrorsAtOnce)}
+	e := &Engine{options: o, telemetry: o.Telemetry, mirrorRoom: make(chan struct{}, mirrorsAtOnce)}
 	e.lifetime, e.endLife = context.WithCancel(context.Background())
 	e.upstream = upstream.NewManager(upstream.Options{
 		Logger:        o.Logger,
@@ -143,9 +142,6 @@ func (e *Engine) Apply(_ context.Context, cfg *config.Config) (config.Applied, e
 	}
 	return applied, nil
 }
-
-// Config returns the running configuration.
-func (e *Engine) Config() *config.Config { return e.current.Load().Config }
 
 // Shutdown stops accepting, lets exchanges finish until ctx ends, and then cuts what is left, which its error says.
 func (e *Engine) Shutdown(ctx context.Context) error {

@@ -19,22 +19,8 @@ func RoutePrecedence(a, b *config.Route) int {
 	return ByPrecedence(a.Created, a.Origin, b.Created, b.Origin)
 }
 
-// Hostnames returns what a listener with the given hostname serves of a route's hostnames, and whether that is anything at all. A
-// route without hostnames takes the listener's; both empty is every host: a list of one "".
-func Hostnames(listener string, route []string) ([]string, bool) {
-	if len(route) == 0 {
-		return []string{listener}, true
-	}
-	var out []string
-	for _, h := range route {
-		if host, ok := routing.Intersect(listener, h); ok {
-			out = append(out, host)
-		}
-	}
-	return out, len(out) > 0
-}
-
-// Intersects is Hostnames when only the answer counts.
+// Intersects reports whether a listener with the given hostname serves any of a route's hostnames. A route without hostnames takes the
+// listener's; a listener without one serves every host.
 func Intersects(listener string, route []string) bool {
 	if listener == "" || len(route) == 0 {
 		return true

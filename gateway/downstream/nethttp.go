@@ -70,9 +70,9 @@ func (b *bind) serveHTTP(w http.ResponseWriter, r *http.Request) {
 			// Bodies may flow both ways at once; without this the server would read all of the request before it answers.
 			_ = control.EnableFullDuplex()
 		}
-		body := &clientBody{
-			request: r, control: control, http1: x.Peer.Proto < exchange.HTTP2, conn: info.tcp,
-			idle: b.options.Limits.BodyIdleTimeout, left: b.options.Limits.MaxBodyBytes,
+		body := &clientBody{request: r, control: control, idle: b.options.Limits.BodyIdleTimeout, left: b.options.Limits.MaxBodyBytes}
+		if x.Peer.Proto < exchange.HTTP2 {
+			body.tcp = info.tcp
 		}
 		x.ReqBody, out.body = body, body
 		defer body.end()
@@ -184,8 +184,7 @@ func originForm(r *http.Request) string {
 type clientBody struct {
 	request *http.Request
 	control *http.ResponseController
-	http1   bool
-	conn    net.Conn // in HTTP/1.1
+	tcp     net.Conn // the connection in HTTP/1.1, which carries nothing else meanwhile; nil otherwise
 	idle    time.Duration
 	left    int64 // bytes still allowed; negative for no limit
 	// proceed asks a waiting client for its body. It is nil where the server does that by itself, as net/http's do.
@@ -207,9 +206,9 @@ func (c *clientBody) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
-	if c.http1 && !c.whole {
+	if c.tcp != nil && !c.whole {
 		// The server sets deadlines of its own on the way: this one must come later than those.
-		time.AfterFunc(lingerTime, func() { _ = c.conn.SetReadDeadline(time.Unix(1, 0)) })
+		time.AfterFunc(lingerTime, func() { _ = c.tcp.SetReadDeadline(time.Unix(1, 0)) })
 	}
 }
 

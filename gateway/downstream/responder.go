@@ -81,7 +81,7 @@ func (o *responder) fill(resp *exchange.Response, length int64) {
 	if length >= 0 && bodyAllowed(resp.Status) {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
-	if o.body != nil && o.body.http1 && !o.body.complete() {
+	if o.body != nil && o.body.tcp != nil && !o.body.complete() {
 		// What is left of the body would be read as the next request.
 		h["Connection"] = []string{"close"}
 	}

@@ -45,8 +45,6 @@ const (
 	UpstreamTimeout    Kind = "upstream_timeout"    // 504: backendRequest timeout
 	RequestTimeout     Kind = "request_timeout"     // 504: request timeout
 	UpgradeUnsupported Kind = "upgrade_unsupported" // 400: an upgrade that the gateway or the endpoint cannot carry
-	Draining           Kind = "draining"            // 503: the gateway is stopping
-	Overloaded         Kind = "overloaded"          // 503: a limit on work in progress is reached
 )
 
 // Fault says why an exchange failed: on whose side, as what, and what the client is told. Only the Engine turns a Fault into a
@@ -95,7 +93,7 @@ func NewFault(kind Kind, err error) *Fault {
 		f.Status = 404
 	case Misdirected:
 		f.Origin, f.Status = SideClient, 421
-	case NoEndpoints, Draining, Overloaded:
+	case NoEndpoints:
 		f.Status = 503
 	case UpstreamConnect, UpstreamTLS:
 		f.Origin, f.Status, f.Retryable = SideUpstream, 503, true

@@ -34,8 +34,6 @@ func TestFault(t *testing.T) {
 		UpstreamTimeout:    {SideUpstream, 504, false},
 		RequestTimeout:     {SideGateway, 504, false},
 		UpgradeUnsupported: {SideClient, 400, false},
-		Draining:           {SideGateway, 503, false},
-		Overloaded:         {SideGateway, 503, false},
 	}
 	for kind, tt := range tests {
 		fault := NewFault(kind, cause)

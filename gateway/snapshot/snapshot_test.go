@@ -421,7 +421,7 @@ func TestNewRefusal(t *testing.T) {
 	if r := NewRefusal(exchange.NewFault(exchange.NoRoute, errors.New("why"))); r.Status != 404 || r.Detail != "why" || r.Kind != exchange.NoRoute {
 		t.Errorf("got %+v", r)
 	}
-	if r := NewRefusal(exchange.NewFault(exchange.Draining, nil)); r.Detail != "" {
+	if r := NewRefusal(exchange.NewFault(exchange.NoBackends, nil)); r.Detail != "" {
 		t.Errorf("got %+v", r)
 	}
 }

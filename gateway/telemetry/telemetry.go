@@ -156,9 +156,6 @@ func (t *Telemetry) Handler() http.Handler { return t.metrics.Handler() }
 // Registry is where another part of the gateway adds a collector of its own.
 func (t *Telemetry) Registry() prometheus.Registerer { return t.metrics.Registry() }
 
-// Tracing reports whether spans are recorded.
-func (t *Telemetry) Tracing() bool { return t.tracer.On() }
-
 // ReopenAccessLog opens the access log's file anew, for log rotation.
 func (t *Telemetry) ReopenAccessLog() error {
 	if t.log == nil {

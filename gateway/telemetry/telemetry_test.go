@@ -208,7 +208,7 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 	if _, err := New(t.Context(), Options{TracesFromEnv: true}); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_ENDPOINT") {
 		t.Errorf("error %v", err)
 	}
-	if tel, err := New(t.Context(), Options{}); err != nil || tel.Tracing() {
+	if tel, err := New(t.Context(), Options{}); err != nil || tel.tracer.On() {
 		t.Errorf("without TracesFromEnv: %v", err)
 	}
 }

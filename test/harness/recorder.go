@@ -162,13 +162,3 @@ func (r *Recorder) Bytes() string {
 	}
 	return all.String()
 }
-
-// ParseHead splits a recorded head into its request line and fields.
-func ParseHead(head string) (line string, fields Fields, err error) {
-	br := bufio.NewReader(strings.NewReader(head))
-	if line, err = readLine(br); err != nil {
-		return "", nil, err
-	}
-	fields, err = readFields(br)
-	return line, fields, err
-}
