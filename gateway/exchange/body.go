@@ -14,6 +14,13 @@ type Body interface {
 	Trailers() Fields
 }
 
+// Ready is a Body that knows what of it lies in memory already. A body that does so whole needs no goroutine to send it.
+type Ready interface {
+	Body
+	// Ready returns how many bytes can be read without waiting, and whether the body ends after them.
+	Ready() (n int, whole bool)
+}
+
 // NoBody is the empty body.
 var NoBody Body = noBody{}
 
@@ -23,6 +30,7 @@ func (noBody) Read([]byte) (int, error) { return 0, io.EOF }
 func (noBody) Close() error             { return nil }
 func (noBody) Length() int64            { return 0 }
 func (noBody) Trailers() Fields         { return nil }
+func (noBody) Ready() (int, bool)       { return 0, true }
 
 // Bytes returns a body over b, which must not change while the body is in use.
 func Bytes(b []byte) Body { return &bytesBody{rest: b, size: len(b)} }
@@ -44,6 +52,8 @@ func (b *bytesBody) Read(p []byte) (int, error) {
 func (*bytesBody) Close() error     { return nil }
 func (b *bytesBody) Length() int64  { return int64(b.size) }
 func (*bytesBody) Trailers() Fields { return nil }
+
+func (b *bytesBody) Ready() (int, bool) { return len(b.rest), true }
 
 // Stream is a raw two-way byte stream: what is left of an exchange after a protocol switch.
 type Stream interface {

@@ -9,9 +9,9 @@
 package exchange
 
 import (
-	"context"
 	"net/netip"
 	"time"
+	"unsafe"
 )
 
 // Proto is the HTTP version of one side of an exchange.
@@ -47,8 +47,10 @@ type Peer struct {
 	// Bind names the socket: the key of the bind in the snapshot, "ADDRESS:PORT".
 	Bind   string
 	Remote netip.AddrPort
-	Local  netip.AddrPort
-	Proto  Proto
+	// RemoteIP is Remote's address as text, made once for each connection.
+	RemoteIP string
+	Local    netip.AddrPort
+	Proto    Proto
 	// TLS is nil for a plaintext connection.
 	TLS *TLSInfo
 }
@@ -68,11 +70,15 @@ type RouteRef struct {
 	Rule string
 }
 
-// Exchange is one request and its response. It belongs to the goroutine that serves it.
+// Exchange is one request and its response. It belongs to the goroutine that serves it. A server uses one for many requests, with
+// Reset in between.
 type Exchange struct {
 	Peer    Peer
 	Req     Head
 	ReqBody Body
+
+	// Life ends when the client goes away. It is the context that filters get.
+	Life *Life
 
 	// Resp and RespBody are what the client gets. A filter that answers by itself fills them; RespBody nil means NoBody.
 	Resp     Response
@@ -103,6 +109,39 @@ type Exchange struct {
 
 	// Slots hold per-exchange filter state, one place per filters.Slot, numbered when the chain is compiled.
 	Slots []any
+
+	kept []byte
+}
+
+// keptSize is room for the values that the gateway itself adds to a request: addresses, identifiers, trace context.
+const keptSize = 512
+
+// Keep copies b into memory that the exchange owns and returns it as a view, valid until the exchange ends.
+func (x *Exchange) Keep(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	if cap(x.kept)-len(x.kept) < len(b) {
+		// What was kept so far stays where it is: views look into it.
+		x.kept = make([]byte, 0, max(keptSize, 2*len(b)))
+	}
+	from := len(x.kept)
+	x.kept = append(x.kept, b...)
+	return unsafe.String(&x.kept[from], len(b))
+}
+
+// Reset makes the exchange ready for the next request of the same client: everything but Peer is as new, with the memory of before.
+// Views into the exchange, and its Life, must not be used any more.
+func (x *Exchange) Reset() {
+	Poison(x.kept[:cap(x.kept)])
+	kept, peer, life := x.kept[:0], x.Peer, x.Life.Fresh()
+	request, response, slots, mirrors := x.Req.Fields, x.Resp.Fields, x.Slots, x.Mirrors
+	clear(request[:cap(request)])
+	clear(response[:cap(response)])
+	clear(slots[:cap(slots)])
+	clear(mirrors[:cap(mirrors)])
+	*x = Exchange{Peer: peer, Life: life, ReqBody: NoBody, Slots: slots[:0], Mirrors: mirrors[:0], kept: kept}
+	x.Req.Fields, x.Resp.Fields = request[:0], response[:0]
 }
 
 // Responder is the writing half of the client's side of one exchange. Its methods are called from one goroutine, in the order
@@ -126,7 +165,8 @@ type Responder interface {
 	Abort()
 }
 
-// Handler serves exchanges. ServeExchange returns when the exchange is over; the context ends when the client goes away.
+// Handler serves exchanges. ServeExchange returns when the exchange is over and nothing of the Handler's uses it, its views, its body or
+// the Responder any more.
 type Handler interface {
-	ServeExchange(ctx context.Context, x *Exchange, w Responder)
+	ServeExchange(x *Exchange, w Responder)
 }

@@ -71,6 +71,11 @@ func (f *Fields) Add(name, value string) {
 	*f = append(*f, Field{Name: name, Value: value, ID: IDOf(name)})
 }
 
+// AddID appends a field line whose name is the well-known one, for callers that know it.
+func (f *Fields) AddID(id ID, name, value string) {
+	*f = append(*f, Field{Name: name, Value: value, ID: id})
+}
+
 // Set replaces every field line of this name by one, in the place of the first, or appends it.
 func (f *Fields) Set(name, value string) {
 	id := IDOf(name)

@@ -103,6 +103,15 @@ func (h *Head) ForwardTarget() string {
 	return h.path + "?" + h.query
 }
 
+// AppendTarget appends ForwardTarget to dst.
+func (h *Head) AppendTarget(dst []byte) []byte {
+	dst = append(dst, h.path...)
+	if h.hasQuery {
+		dst = append(append(dst, '?'), h.query...)
+	}
+	return dst
+}
+
 // Normalize splits Target into path and query and gives the path its one normal form. It returns a *Fault of kind BadPath when
 // the path has no one safe meaning; Path is "" then. See NormalizePath for the treatment of each hard case.
 func (h *Head) Normalize() error {

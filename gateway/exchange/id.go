@@ -1,6 +1,9 @@
 package exchange
 
-import "strings"
+import (
+	"encoding/binary"
+	"unsafe"
+)
 
 // ID numbers a field name that the gateway itself looks at, so that comparing names is comparing integers.
 type ID uint8
@@ -115,28 +118,67 @@ var names = [idCount]string{
 
 const longestName = 32
 
-// byLength groups the well-known names by length, which leaves at most a handful to compare. It is never written after start.
-var byLength = func() (index [longestName + 1][]ID) {
+// index finds the candidates for a name by its length and three of its bytes: chains of IDs that begin at first[hashOf(name)] and go on
+// at next[id]; Unknown ends them. Nearly all are one long. It is never written after start.
+var index = func() (table struct {
+	first [256]ID
+	next  [idCount]ID
+}) {
 	for id := Unknown + 1; id < idCount; id++ {
-		n := len(names[id])
-		index[n] = append(index[n], id)
+		at := hashOf(names[id])
+		table.next[id], table.first[at] = table.first[at], id
 	}
-	return index
+	return table
 }()
+
+// hashOf ignores case. name is not empty.
+func hashOf(name string) uint8 {
+	n := len(name)
+	return (name[0] | 0x20) + (name[n-1] | 0x20) + 31*(name[n/2]|0x20) + uint8(n)
+}
 
 // IDOf returns the number of a well-known field name in any case, or Unknown.
 func IDOf(name string) ID {
-	if len(name) > longestName {
+	if len(name) == 0 || len(name) > longestName {
 		return Unknown
 	}
-	for _, id := range byLength[len(name)] {
-		// The last byte tells most names of one length apart before the whole is compared.
-		known := names[id]
-		if known[len(known)-1] == name[len(name)-1]|0x20 && strings.EqualFold(known, name) {
-			return id
+	id := index.first[hashOf(name)]
+	for id != Unknown && !foldsTo(name, names[id]) {
+		id = index.next[id]
+	}
+	return id
+}
+
+// foldsTo reports whether name is the well-known one in any case. Of the bytes in known only letters have bit 0x40, half of which is the
+// bit that makes a letter lower case. Eight bytes are compared together; the last eight may overlap the ones before.
+func foldsTo(name, known string) bool {
+	n := len(known)
+	if len(name) != n {
+		return false
+	}
+	if n < 8 {
+		for i := range n {
+			if name[i]|known[i]&0x40>>1 != known[i] {
+				return false
+			}
+		}
+		return true
+	}
+	for i := 0; ; i = min(i+8, n-8) {
+		want := word(known, i)
+		if word(name, i)|want&0x4040404040404040>>1 != want {
+			return false
+		}
+		if i == n-8 {
+			return true
 		}
 	}
-	return Unknown
+}
+
+// word returns the eight bytes of s from i on.
+func word(s string, i int) uint64 {
+	b := unsafe.Slice(unsafe.StringData(s), len(s))
+	return binary.LittleEndian.Uint64(b[i:])
 }
 
 // String returns the name in lower case, "" for Unknown.
