@@ -24,6 +24,25 @@ type requestBody struct {
 	mirrors []*mirrorBody
 }
 
+// reset makes the body ready for another exchange.
+func (b *requestBody) reset() {
+	clear(b.mirrors)
+	b.source, b.end, b.kept, b.mirrors = nil, nil, nil, b.mirrors[:0]
+	b.keep, b.position, b.lost = 0, 0, false
+	b.count.Store(0)
+}
+
+// Ready tells what lies in memory already.
+func (b *requestBody) Ready() (n int, whole bool) {
+	if b.position < len(b.kept) {
+		return len(b.kept) - b.position, b.end == io.EOF
+	}
+	if b.end != nil {
+		return 0, b.end == io.EOF
+	}
+	return ready(b.source)
+}
+
 // Read replays what was kept, then reads on.
 func (b *requestBody) Read(p []byte) (int, error) {
 	if b.position < len(b.kept) {

@@ -58,6 +58,7 @@ type Engine struct {
 	version uint64     // counts the configurations applied; guarded by mu
 
 	buffers    bufferPool
+	runs       runPool
 	mirrors    sync.WaitGroup
 	lifetime   context.Context // bounds the mirrored requests, which outlive their exchanges; ends with Shutdown
 	endLife    context.CancelFunc
@@ -151,7 +152,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	e.endLife()
 	e.mirrors.Wait()
 	e.current.Swap(snapshot.Empty()).Release()
-	return err
+	return errors.Join(err, e.upstream.Close())
 }
 
 func (e *Engine) tls(bind string, quic bool, hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -169,11 +170,29 @@ func (e *Engine) pin() *snapshot.Snapshot {
 }
 
 // ServeExchange takes one exchange from its request head to the last byte of its response.
-func (e *Engine) ServeExchange(ctx context.Context, x *exchange.Exchange, w exchange.Responder) {
+func (e *Engine) ServeExchange(x *exchange.Exchange, w exchange.Responder) {
 	snap := e.pin()
 	defer snap.Release()
-	r := &run{engine: e, snapshot: snap, x: x, w: w}
-	ctx, r.span = e.telemetry.Begin(ctx, x)
-	r.serve(ctx)
+	r := e.runs.get(e)
+	defer e.runs.put(r)
+	r.snapshot, r.x, r.w = snap, x, w
+	ctx, span := e.telemetry.Begin(x.Life, x)
+	r.span = span
+	r.serveSafely(ctx)
 	e.telemetry.End(x, r.handles, &r.span)
+}
+
+// runPool lends the state of exchanges on their way, so that one more exchange allocates none.
+type runPool struct{ pool sync.Pool }
+
+func (p *runPool) get(e *Engine) *run {
+	if r, ok := p.pool.Get().(*run); ok {
+		return r
+	}
+	return &run{engine: e}
+}
+
+func (p *runPool) put(r *run) {
+	r.reset()
+	p.pool.Put(r)
 }

@@ -1,13 +1,11 @@
 package gateway
 
 import (
-	"context"
 	"math/rand/v2"
 	"slices"
 	"time"
 
 	"gatehouse.dev/gatehouse/gateway/exchange"
-	"gatehouse.dev/gatehouse/gateway/upstream"
 )
 
 const (
@@ -22,29 +20,37 @@ const (
 	maxBackoff = 30 * time.Second
 )
 
-// forward sends the request upstream, again where that is safe and wanted, and returns the first answer that stands.
-func (r *run) forward(ctx context.Context) (*upstream.Answer, *exchange.Fault) {
-	var tried []*upstream.Endpoint
+// forward sends the request upstream, again where that is safe and wanted, and takes over the first answer that stands.
+func (r *run) forward() *exchange.Fault {
 	for number := 0; ; number++ {
-		attempt := &upstream.Attempt{Request: &r.x.Req, Body: r.body, Inform: r.inform}
-		answer, fault := r.attempt(ctx, attempt, tried)
-		if r.endpoint == nil || ctx.Err() != nil || !r.wantsAnother(number, answer, fault) || !attempt.Detach() || !r.body.Rewind() {
-			return answer, fault
+		fault := r.try()
+		if r.endpoint == nil || r.x.Life.Over() || !r.wantsAnother(number, fault) || !r.attempt.Detach() || !r.body.Rewind() {
+			return r.takeOver(fault)
 		}
-		if answer != nil {
-			_ = answer.Body.Close()
-		}
-		tried = append(tried, r.endpoint)
+		r.tried = append(r.tried, r.endpoint)
 		r.endAttempt()
-		if r.rule.Retry != nil && !pause(ctx, r.rule.Retry.Backoff, number) {
-			return nil, exchange.AsFault(context.Cause(ctx), exchange.ClientAborted)
+		if r.rule.Retry != nil && !pause(r.x.Life, r.rule.Retry.Backoff, number) {
+			return r.takeOver(r.x.Life.Fault())
 		}
 	}
 }
 
+// takeOver makes the attempt's answer the exchange's. What ended the exchange itself explains more than what that did to the attempt.
+func (r *run) takeOver(fault *exchange.Fault) *exchange.Fault {
+	if ended := r.x.Life.Fault(); ended != nil {
+		return ended
+	}
+	if fault != nil {
+		return fault
+	}
+	r.x.Resp, r.attempt.Response = r.attempt.Response, exchange.Response{}
+	r.x.RespBody = r.attempt.Answer
+	return nil
+}
+
 // wantsAnother decides on an attempt after the one with this number, counted from 0. A route that asks for retries says how many and
 // when; without that a request is sent again only where the endpoint certainly did not start on it.
-func (r *run) wantsAnother(number int, answer *upstream.Answer, fault *exchange.Fault) bool {
+func (r *run) wantsAnother(number int, fault *exchange.Fault) bool {
 	policy := r.rule.Retry
 	switch {
 	case policy == nil:
@@ -54,7 +60,7 @@ func (r *run) wantsAnother(number int, answer *upstream.Answer, fault *exchange.
 	case fault != nil:
 		return retryable(fault, r.x.Req.Method)
 	default:
-		return slices.Contains(policy.Codes, answer.Response.Status)
+		return slices.Contains(policy.Codes, r.attempt.Response.Status)
 	}
 }
 
@@ -77,7 +83,7 @@ func retryable(fault *exchange.Fault, method string) bool {
 }
 
 // pause waits before the retry that follows the attempt with this number; false means that the exchange ended meanwhile.
-func pause(ctx context.Context, backoff time.Duration, number int) bool {
+func pause(life *exchange.Life, backoff time.Duration, number int) bool {
 	if backoff == 0 {
 		backoff = defaultBackoff
 	}
@@ -88,27 +94,30 @@ func pause(ctx context.Context, backoff time.Duration, number int) bool {
 	select {
 	case <-timer.C:
 		return true
-	case <-ctx.Done():
+	case <-life.Done():
 		return false
 	}
 }
 
-// attempt makes one try. Its endpoint and its time limit stay until endAttempt.
-func (r *run) attempt(ctx context.Context, a *upstream.Attempt, tried []*upstream.Endpoint) (*upstream.Answer, *exchange.Fault) {
-	endpoint, fault := r.backend.Cluster.Pick(ctx, tried)
+// try makes one attempt. Its endpoint and its time limit stay until endAttempt.
+func (r *run) try() *exchange.Fault {
+	endpoint, fault := r.backend.Cluster.Pick(r.x.Life, r.tried)
 	if fault != nil {
-		return nil, fault
+		return fault
 	}
 	r.endpoint = endpoint
 	r.x.Endpoint = endpoint.String()
 	r.x.Attempts++
 	r.backend.Handles.Cluster().Begin()
-	ctx, r.cancelAttempt = context.WithCancelCause(ctx)
-	if limit := r.rule.BackendTimeout; limit > 0 {
-		cancel := r.cancelAttempt
-		r.attemptTimer = time.AfterFunc(limit, func() { cancel(exchange.NewFault(exchange.UpstreamTimeout, nil)) })
+	a := &r.attempt
+	a.Reset()
+	a.Request, a.Body, a.Inform = &r.x.Req, &r.body, r
+	a.Response.Fields = r.x.Resp.Fields[:0] // the memory is lent; takeOver brings it back
+	a.Life.Begin(r.x.Life)
+	if r.rule.BackendTimeout > 0 {
+		r.attemptTimer = limit(r.rule.BackendTimeout, a.Life, exchange.UpstreamTimeout)
 	}
-	return endpoint.RoundTrip(ctx, a)
+	return endpoint.RoundTrip(a)
 }
 
 // endAttempt gives up what the last attempt holds, if there was one.
@@ -116,29 +125,16 @@ func (r *run) endAttempt() {
 	if r.endpoint == nil {
 		return
 	}
-	if r.attemptTimer != nil {
-		r.attemptTimer.Stop()
-		r.attemptTimer = nil
-	}
-	r.cancelAttempt(nil)
+	stopTimer(&r.attemptTimer, r.attempt.Life)
+	r.attempt.End()
 	r.backend.Handles.Cluster().End()
 	r.endpoint.Done()
 	r.endpoint = nil
 }
 
-// inform passes an interim response on, to clients that know what it is. It is called from the goroutine that reads from the endpoint,
-// which may be late: after the final response has begun nothing may be written.
-func (r *run) inform(status int, fields exchange.Fields) {
-	r.interim.Lock()
-	defer r.interim.Unlock()
-	if !r.answered && r.x.Peer.Proto != exchange.HTTP10 {
+// Inform passes an interim response on, to clients that know what it is.
+func (r *run) Inform(status int, fields exchange.Fields) {
+	if r.x.Peer.Proto != exchange.HTTP10 {
 		_ = r.w.Inform(status, sanitizeResponse(fields)) // a client that is gone shows at the final response
 	}
-}
-
-// endInterim makes the response writer this goroutine's own.
-func (r *run) endInterim() {
-	r.interim.Lock()
-	defer r.interim.Unlock()
-	r.answered = true
 }

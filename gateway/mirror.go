@@ -15,15 +15,16 @@ const mirrorTime = 30 * time.Second
 // mirror starts the copies that the mirror filters asked for. They carry the request as it goes to the backend; their answers are
 // read and dropped, their failures are nobody's.
 func (r *run) mirror() {
+	engine, pinned := r.engine, r.snapshot // the copies outlive the run, which is used again
 	for _, name := range r.x.Mirrors {
-		cluster := r.snapshot.Cluster(name)
+		cluster := pinned.Cluster(name)
 		if cluster == nil || r.x.Req.Protocol != "" {
 			continue
 		}
 		select {
-		case r.engine.mirrorRoom <- struct{}{}:
+		case engine.mirrorRoom <- struct{}{}:
 		default:
-			r.engine.telemetry.MirrorDropped()
+			engine.telemetry.MirrorDropped()
 			continue
 		}
 		var body exchange.Body = exchange.NoBody
@@ -32,22 +33,22 @@ func (r *run) mirror() {
 			r.body.mirrors = append(r.body.mirrors, m)
 			body = m
 		}
-		limit := r.rule.RequestTimeout
-		if limit == 0 {
-			limit = mirrorTime
+		most := r.rule.RequestTimeout
+		if most == 0 {
+			most = mirrorTime
 		}
-		ctx, cancel := context.WithTimeout(r.engine.lifetime, limit)
+		ctx, cancel := context.WithTimeout(engine.lifetime, most)
 		head := r.x.Req.Clone()
 		head.Fields.DelID(exchange.Expect) // nobody waits for the mirror's 100
-		r.snapshot.Acquire()
-		r.engine.mirrors.Go(func() {
+		pinned.Acquire()
+		engine.mirrors.Go(func() {
 			defer func() {
 				cancel()
 				_ = body.Close()
-				r.snapshot.Release()
-				<-r.engine.mirrorRoom
+				pinned.Release()
+				<-engine.mirrorRoom
 			}()
-			r.engine.sendMirror(ctx, cluster, &head, body)
+			engine.sendMirror(ctx, cluster, &head, body)
 		})
 	}
 }
@@ -61,11 +62,17 @@ func (e *Engine) sendMirror(ctx context.Context, cluster *upstream.Cluster, head
 	counters := e.telemetry.Cluster(cluster.Name())
 	counters.Begin()
 	defer counters.End()
-	answer, fault := endpoint.RoundTrip(ctx, &upstream.Attempt{Request: head, Body: body})
-	if fault != nil {
+	life := &exchange.Life{}
+	defer context.AfterFunc(ctx, func() { life.End(nil) })()
+	attempt := &upstream.Attempt{}
+	attempt.Reset()
+	attempt.Request, attempt.Body = head, body
+	attempt.Life.Begin(life)
+	defer attempt.End()
+	defer func() { _ = body.Close() }() // whoever still reads it stops
+	if fault := endpoint.RoundTrip(attempt); fault != nil {
 		return
 	}
 	// Reading the answer keeps the connection usable; the context bounds it.
-	_, _ = e.buffers.copy(io.Discard, answer.Body)
-	_ = answer.Body.Close()
+	_, _ = e.buffers.copy(io.Discard, attempt.Answer)
 }

@@ -1,8 +1,9 @@
 package gateway
 
 import (
-	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
+	"math/rand/v2"
 	"strings"
 
 	"gatehouse.dev/gatehouse/gateway/exchange"
@@ -59,13 +60,16 @@ func foldsTo(name, known string) bool {
 // matters beyond a hop (gRPC), and Trailer with the names that may be forwarded.
 func sanitizeRequest(head *exchange.Head) {
 	trailers := head.Fields.HasToken(exchange.TE, "trailers")
-	announced := allowedTrailerNames(head.Fields.Get(exchange.Trailer))
+	announced := ""
+	if list := head.Fields.Get(exchange.Trailer); list != "" {
+		announced = allowedTrailerNames(list)
+	}
 	head.Fields = withoutHop(head.Fields)
 	head.Fields = head.Fields.Filter(func(f *exchange.Field) bool {
 		return f.ID != exchange.Host && !carriesIdentity(f.Name)
 	})
 	if trailers {
-		head.Fields.Add("TE", "trailers")
+		head.Fields.AddID(exchange.TE, "TE", "trailers")
 	}
 	if announced != "" {
 		head.Fields.Add("Trailer", announced)
@@ -124,7 +128,7 @@ func allowedTrailerNames(list string) string {
 	return strings.Join(kept, ", ")
 }
 
-// isToken holds a name that a client announces to the grammar (RFC 9110 5.6.2): net/http refuses to send any other.
+// isToken holds a name that a client announces to the grammar (RFC 9110 5.6.2).
 func isToken(name string) bool {
 	for i := range len(name) {
 		c := name[i]
@@ -143,20 +147,22 @@ func allowedTrailers(fields exchange.Fields) exchange.Fields {
 // forward writes the forwarding fields anew.
 func forward(x *exchange.Exchange, authority string) {
 	fields := &x.Req.Fields
-	client := x.Peer.Remote.Addr().String()
-	fields.Add("X-Forwarded-For", client)
-	fields.Add("X-Forwarded-Proto", x.Req.Scheme)
+	fields.AddID(exchange.XForwardedFor, "X-Forwarded-For", x.Peer.RemoteIP)
+	fields.AddID(exchange.XForwardedProto, "X-Forwarded-Proto", x.Req.Scheme)
 	if authority != "" {
-		fields.Add("X-Forwarded-Host", authority)
+		fields.AddID(exchange.XForwardedHost, "X-Forwarded-Host", authority)
 	}
-	fields.Add("X-Request-Id", requestID())
+	fields.AddID(exchange.XRequestID, "X-Request-Id", requestID(x))
 }
 
-// requestID returns 128 random bits in hex.
-func requestID() string {
+// requestID returns 128 random bits in hex. It names a request and grants nothing.
+func requestID(x *exchange.Exchange) string {
 	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	return hex.EncodeToString(id[:])
+	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(id[8:], rand.Uint64())
+	var text [32]byte
+	hex.Encode(text[:], id[:])
+	return x.Keep(text[:])
 }
 
 // sanitizeResponse removes what describes the endpoint's connection. Alt-Svc is about the endpoint's own address.

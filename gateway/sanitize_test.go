@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -143,7 +142,7 @@ func TestAllowedTrailers(t *testing.T) {
 }
 
 func TestForwardingFields(t *testing.T) {
-	x := &exchange.Exchange{Peer: exchange.Peer{Remote: netip.MustParseAddrPort("[2001:db8::1]:4444")}, Req: exchange.Head{Scheme: "https"}}
+	x := &exchange.Exchange{Peer: exchange.Peer{RemoteIP: "2001:db8::1"}, Req: exchange.Head{Scheme: "https"}}
 	forward(x, "www.example.com:8443")
 	got := linesOf(x.Req.Fields)
 	want := []string{"X-Forwarded-For: 2001:db8::1", "X-Forwarded-Proto: https", "X-Forwarded-Host: www.example.com:8443"}
@@ -152,7 +151,7 @@ func TestForwardingFields(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for range 100 {
-		id := requestID()
+		id := requestID(x)
 		if len(id) != 32 || seen[id] {
 			t.Fatalf("id %q", id)
 		}

@@ -3,11 +3,12 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"gatehouse.dev/gatehouse/filters"
@@ -20,7 +21,7 @@ import (
 // statusNotModified answers a conditional request without the content (RFC 9110 15.4.5).
 const statusNotModified = 304
 
-// run is one exchange on its way.
+// run is one exchange on its way. It belongs to the goroutine that serves the exchange and is used again for later ones.
 type run struct {
 	engine   *Engine
 	snapshot *snapshot.Snapshot
@@ -34,98 +35,126 @@ type run struct {
 	// How many filters of each chain took part: their response side runs.
 	ruleRan, backendRan int
 
-	body    *requestBody
-	ended   context.CancelCauseFunc
+	body    requestBody // its source is nil until the request is ready to be sent
 	timer   *time.Timer // of the request timeout
 	started bool        // the final response head is out
 
-	interim  sync.Mutex // serialises interim responses with the final one
-	answered bool       // the final response is next; guarded by interim
-
+	attempt upstream.Attempt
+	tried   []*upstream.Endpoint
 	// What the last attempt holds until endAttempt.
-	endpoint      *upstream.Endpoint
-	cancelAttempt context.CancelCauseFunc
-	attemptTimer  *time.Timer
+	endpoint     *upstream.Endpoint
+	attemptTimer *time.Timer
+}
+
+// reset makes the run ready for another exchange and lets go of this one's.
+func (r *run) reset() {
+	r.attempt.Reset()
+	clear(r.tried)
+	r.tried = r.tried[:0]
+	r.snapshot, r.x, r.w, r.handles, r.span = nil, nil, nil, nil, telemetry.Span{}
+	r.rule, r.backend, r.ruleRan, r.backendRan = nil, nil, 0, 0
+	r.body.reset()
+	r.started = false
+}
+
+// serveSafely keeps a panic, a filter's most likely, from ending more than its own exchange.
+func (r *run) serveSafely(ctx context.Context) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.x.Fault = exchange.NewFault(exchange.FilterFailed, fmt.Errorf("panic: %v", p))
+			r.w.Abort()
+			r.engine.options.Logger.Error("an exchange panicked; it was cut, the others go on", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	r.serve(ctx)
 }
 
 func (r *run) serve(ctx context.Context) {
-	ctx, r.ended = context.WithCancelCause(ctx)
 	defer r.cleanUp()
-	answer, fault := r.request(ctx)
-	r.endInterim()
+	fault := r.request(ctx)
 	if fault == nil {
-		fault = r.respond(answer)
+		fault = r.respond()
 	}
 	if fault != nil {
 		r.fail(fault)
 	}
 }
 
+// cleanUp leaves nothing behind that still uses the exchange.
 func (r *run) cleanUp() {
 	r.stopTimers()
+	_ = r.x.ReqBody.Close() // who still reads it for the endpoint stops
 	r.endAttempt()
-	r.ended(nil)
-	if r.body != nil {
-		r.x.BytesIn = r.body.count.Load()
-		for _, m := range r.body.mirrors {
-			_ = m.Close()
-		}
+	r.x.Life.End(nil)
+	r.x.BytesIn = r.body.count.Load()
+	for _, m := range r.body.mirrors {
+		_ = m.Close()
 	}
 }
 
 // stopTimers ends the time limits.
 func (r *run) stopTimers() {
-	for _, t := range []*time.Timer{r.timer, r.attemptTimer} {
-		if t != nil {
-			t.Stop()
-		}
-	}
+	stopTimer(&r.timer, r.x.Life)
+	stopTimer(&r.attemptTimer, r.attempt.Life)
 }
 
-// request takes the exchange to the point where the response's head is known: an endpoint's or a filter's.
-func (r *run) request(ctx context.Context) (*upstream.Answer, *exchange.Fault) {
+// stopTimer stops a timer that ends a life. One that is about to do so may come late: the life is not used again then.
+func stopTimer(t **time.Timer, life *exchange.Life) {
+	if *t != nil && !(*t).Stop() {
+		life.Retire()
+	}
+	*t = nil
+}
+
+// limit ends a life after a time with a kind of fault.
+func limit(after time.Duration, life *exchange.Life, kind exchange.Kind) *time.Timer {
+	return time.AfterFunc(after, func() { life.End(exchange.NewFault(kind, nil)) })
+}
+
+// request takes the exchange to the point where the response's head is known, an endpoint's or a filter's: it stands in x.Resp.
+func (r *run) request(ctx context.Context) *exchange.Fault {
 	x := r.x
 	if x.Fault != nil {
-		return nil, x.Fault
+		return x.Fault
 	}
 	if fault := r.admit(); fault != nil {
-		return nil, fault
+		return fault
 	}
 	authority := x.Req.Authority
 	sanitizeRequest(&x.Req)
 	forward(x, authority)
 	rule, fault := r.snapshot.Find(&x.Peer, &x.Req)
 	if fault != nil {
-		return nil, fault
+		return fault
 	}
 	r.rule, x.Route, r.handles = rule, rule.Ref, rule.Handles
-	if limit := rule.RequestTimeout; limit > 0 {
-		r.timer = time.AfterFunc(limit, func() { r.ended(exchange.NewFault(exchange.RequestTimeout, nil)) })
+	if rule.RequestTimeout > 0 {
+		r.timer = limit(rule.RequestTimeout, x.Life, exchange.RequestTimeout)
 	}
 
 	replied, ran, fault := r.filter(ctx, rule.Chain)
 	r.ruleRan = ran
 	if fault != nil || replied {
-		return r.local(), fault
+		return fault
 	}
 	backend, fault := r.choose()
 	if fault != nil {
-		return nil, fault
+		return fault
 	}
 	r.backend, r.handles, x.Cluster = backend, backend.Handles, backend.Name
 	r.span.Routed(backend.Handles)
 	replied, ran, fault = r.filter(ctx, backend.Chain)
 	r.backendRan = ran
 	if fault != nil || replied {
-		return r.local(), fault
+		return fault
 	}
 	r.span.Inject(&x.Req.Fields)
-	r.body = &requestBody{source: x.ReqBody}
+	r.body.source = x.ReqBody
 	if rule.Retry != nil && x.ReqBody.Length() != 0 {
 		r.body.keep = replayBytes
 	}
 	r.mirror()
-	return r.forward(ctx)
+	return r.forward()
 }
 
 // admit refuses what no route may decide on.
@@ -139,8 +168,10 @@ func (r *run) admit() *exchange.Fault {
 	case !exchange.ValidAuthority(req.Authority):
 		return exchange.NewFault(exchange.BadRequest, errors.New("the Host is not HOST or HOST:PORT"))
 	}
-	if expect, ok := req.Fields.Lookup("Expect"); ok && !strings.EqualFold(expect, "100-continue") {
-		return exchange.NewFault(exchange.ExpectationFailed, nil)
+	if req.Fields.Has(exchange.Expect) {
+		if expect, _ := req.Fields.Lookup("Expect"); !strings.EqualFold(expect, "100-continue") {
+			return exchange.NewFault(exchange.ExpectationFailed, nil)
+		}
 	}
 	if err := req.Normalize(); err != nil {
 		return exchange.AsFault(err, exchange.BadPath)
@@ -154,15 +185,6 @@ func (r *run) filter(ctx context.Context, chain filters.Chain) (replied bool, ra
 		return false, ran, exchange.AsFault(err, exchange.FilterFailed)
 	}
 	return action == filters.Reply, ran, nil
-}
-
-// local is the answer that a filter gave.
-func (r *run) local() *upstream.Answer {
-	body := r.x.RespBody
-	if body == nil {
-		body = exchange.NoBody
-	}
-	return &upstream.Answer{Response: r.x.Resp, Body: body}
 }
 
 // choose draws a backend by weight.
@@ -180,15 +202,13 @@ func (r *run) choose() (*snapshot.Backend, *exchange.Fault) {
 	return backend, nil
 }
 
-// respond runs the response side and streams the answer to the client.
-func (r *run) respond(answer *upstream.Answer) *exchange.Fault {
+// respond runs the response side and streams the answer in x.Resp and x.RespBody to the client.
+func (r *run) respond() *exchange.Fault {
 	x := r.x
-	x.Resp, x.RespBody = answer.Response, answer.Body
-	defer func() {
-		// The attempt ends first: an HTTP/2 client's Close waits for its request to be sent, which the client may never finish.
-		r.endAttempt()
-		_ = answer.Body.Close()
-	}()
+	if x.RespBody == nil {
+		x.RespBody = exchange.NoBody
+	}
+	defer func() { _ = x.RespBody.Close() }()
 	x.Resp.Fields = sanitizeResponse(x.Resp.Fields)
 	if r.backend != nil {
 		r.backend.Chain.OnResponse(x, r.backendRan)
@@ -202,24 +222,31 @@ func (r *run) respond(answer *upstream.Answer) *exchange.Fault {
 		return exchange.NewFault(exchange.ClientAborted, err)
 	}
 	r.started = true
-	if answer.Tunnel != nil {
-		return r.tunnel(answer.Tunnel)
+	if r.attempt.Tunnel != nil {
+		return r.tunnel(r.attempt.Tunnel)
 	}
 	if x.Req.Method == "HEAD" {
 		return r.finish(nil)
 	}
-	if length < 0 {
-		// A body without length may be long in coming (events, gRPC): its head does not wait for it.
+	if n, whole := ready(x.RespBody); n == 0 && !whole {
+		// The body may be long in coming (events, gRPC, a slow page): its head does not wait for it.
 		if err := r.w.Flush(); err != nil {
 			return exchange.NewFault(exchange.ClientAborted, err)
 		}
 	}
-	return r.copyBody(length)
+	return r.copyBody()
 }
 
-// copyBody streams the response. What came in less than a full buffer is flushed, because more may be long in coming: events, gRPC
-// messages, slow pages.
-func (r *run) copyBody(length int64) *exchange.Fault {
+// ready asks a body what can be read without waiting. One that cannot tell has nothing.
+func ready(body exchange.Body) (n int, whole bool) {
+	if b, ok := body.(exchange.Ready); ok {
+		return b.Ready()
+	}
+	return 0, false
+}
+
+// copyBody streams the response. What it has is flushed before it waits for more.
+func (r *run) copyBody() *exchange.Fault {
 	buffer := r.engine.buffers.get()
 	defer r.engine.buffers.put(buffer)
 	body := r.x.RespBody
@@ -228,15 +255,24 @@ func (r *run) copyBody(length int64) *exchange.Fault {
 		if n > 0 {
 			wrote, werr := r.w.Write((*buffer)[:n])
 			r.x.BytesOut += int64(wrote)
-			if werr == nil && err == nil && n < len(*buffer) && r.x.BytesOut != length {
-				werr = r.w.Flush()
+			if werr == nil && err == nil {
+				if more, whole := ready(body); more == 0 && !whole {
+					werr = r.w.Flush()
+				}
 			}
 			if werr != nil {
 				return exchange.NewFault(exchange.ClientAborted, werr)
 			}
 		}
 		if err == io.EOF {
-			return r.finish(body.Trailers())
+			trailers := body.Trailers()
+			if len(trailers) == 0 && r.x.ReqBody.Length() == 0 {
+				// The endpoint is free for others before the client can know, and for its next request too.
+				_ = body.Close()
+				r.x.RespBody = exchange.NoBody
+				r.endAttempt()
+			}
+			return r.finish(trailers)
 		}
 		if err != nil {
 			return exchange.AsFault(err, exchange.UpstreamReset)
@@ -245,7 +281,10 @@ func (r *run) copyBody(length int64) *exchange.Fault {
 }
 
 func (r *run) finish(trailers exchange.Fields) *exchange.Fault {
-	if err := r.w.Finish(withoutHop(trailers)); err != nil {
+	if len(trailers) > 0 {
+		trailers = withoutHop(trailers)
+	}
+	if err := r.w.Finish(trailers); err != nil {
 		return exchange.NewFault(exchange.ClientAborted, err)
 	}
 	return nil
@@ -264,7 +303,7 @@ func (r *run) fail(fault *exchange.Fault) {
 		return
 	}
 	text := []byte(strconv.Itoa(fault.Status) + " " + string(fault.Kind) + "\n")
-	r.x.Resp = exchange.Response{Status: fault.Status}
+	r.x.Resp.Status, r.x.Resp.Fields = fault.Status, r.x.Resp.Fields[:0]
 	r.x.Resp.Fields.Add("Content-Type", "text/plain; charset=utf-8")
 	if fault.Kind == exchange.MethodRefused {
 		r.x.Resp.Fields.Add("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -272,12 +311,15 @@ func (r *run) fail(fault *exchange.Fault) {
 	if r.rule != nil {
 		r.rule.Chain.OnResponse(r.x, r.ruleRan)
 	}
-	if r.w.Respond(&r.x.Resp, int64(len(text))) != nil || r.x.Req.Method == "HEAD" {
+	if r.w.Respond(&r.x.Resp, int64(len(text))) != nil {
 		return
 	}
-	n, err := r.w.Write(text)
-	r.x.BytesOut += int64(n)
-	if err == nil {
-		_ = r.w.Finish(nil)
+	if r.x.Req.Method != "HEAD" {
+		n, err := r.w.Write(text)
+		r.x.BytesOut += int64(n)
+		if err != nil {
+			return
+		}
 	}
+	_ = r.w.Finish(nil)
 }

@@ -34,6 +34,8 @@ func (p *bufferPool) copy(to io.Writer, from io.Reader) (int64, error) {
 // The exchange's time limits were for the switch; they end here.
 func (r *run) tunnel(endpoint exchange.Stream) *exchange.Fault {
 	r.stopTimers()
+	// A client that half-closes is not gone any more: the end passes through the tunnel like everything else.
+	r.x.Life.Detach()
 	client, err := r.w.Tunnel()
 	if err != nil {
 		_ = endpoint.Close()
@@ -51,9 +53,7 @@ func (r *run) tunnel(endpoint exchange.Stream) *exchange.Fault {
 	})
 	r.x.BytesOut = r.pump(client, endpoint, closeBoth)
 	up.Wait()
-	if r.body != nil {
-		r.body.count.Add(in)
-	}
+	r.body.count.Add(in)
 	return nil
 }
 

@@ -3,18 +3,15 @@ package downstream
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"gatehouse.dev/gatehouse/gateway/exchange"
-	_ "gatehouse.dev/gatehouse/gateway/internal/xconnect" // WebSocket over HTTP/2
+	"gatehouse.dev/gatehouse/gateway/codec/h1"
+	"gatehouse.dev/gatehouse/gateway/sock"
 )
 
 // bind is one open address: a TCP socket, and with TLS a UDP socket of the same number.
@@ -23,33 +20,48 @@ type bind struct {
 	key     string
 	options *Options
 
-	tcp  net.Listener
-	http *http.Server
+	tcp     *net.TCPListener
+	tcpGate *gate
+	closed  chan struct{} // closed with the listener
+	clients clientSet
+	watcher *sock.Watcher // tells of clients that hang up
+	tlsConf *tls.Config   // nil without TLS
+	spares  sync.Pool     // *h1Work
+	clock   h1.Clock
 
 	http3  *http3Server           // nil when not open
 	altSvc atomic.Pointer[string] // what to advertise; nil without HTTP/3
 
-	serving sync.WaitGroup // the accept loops
-	tunnels tunnelSet
+	workers workers // of HTTP/2 and HTTP/3
+
+	serving sync.WaitGroup // the accept loops and the ticker
+	over    chan struct{}  // closed when all connections are gone: ends the ticker
 }
 
 func (s *Server) open(want Bind) (*bind, error) {
-	b := &bind{Bind: want, key: want.Key(), options: &s.options}
-	tcp, err := net.Listen("tcp", b.listenAddress())
+	b := &bind{Bind: want, key: want.Key(), options: &s.options, closed: make(chan struct{}), over: make(chan struct{})}
+	b.tcpGate = b.gate()
+	b.spares.New = func() any {
+		return newH1Work(h1.Limits{Bytes: s.options.Limits.MaxHeaderBytes, Fields: s.options.Limits.MaxHeaderCount})
+	}
+	var err error
+	if b.watcher, err = sock.NewWatcher(); err != nil {
+		return nil, fmt.Errorf("the address cannot be served: %w", err)
+	}
+	// Idle clients are ended by the limits and tunnels look after themselves: keep-alive probes on all connections would only cost.
+	config := net.ListenConfig{KeepAlive: -1}
+	tcp, err := config.Listen(context.Background(), "tcp", b.listenAddress())
 	if err != nil {
+		_ = b.watcher.Close()
 		return nil, fmt.Errorf("the address cannot be bound: %w", err)
 	}
-	b.tcp = &gatedListener{Listener: tcp, gate: b.gate()}
-	b.http = b.httpServer()
+	b.tcp, _ = tcp.(*net.TCPListener)
 	if want.TLS {
-		b.tcp = newTLSListener(b.tcp, b.tlsConfig(false), s.options.Limits.HandshakeTimeout)
+		b.tlsConf = b.tlsConfig(false)
 		err = b.openUDP()
 	}
-	b.serving.Go(func() {
-		if err := b.http.Serve(b.tcp); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			s.options.Logger.Error("a socket stopped accepting", "bind", b.key, "error", err)
-		}
-	})
+	b.serving.Go(b.accept)
+	b.serving.Go(b.tick)
 	return b, err
 }
 
@@ -62,23 +74,6 @@ func (b *bind) listenAddress() string {
 
 func (b *bind) gate() *gate { return &gate{most: int64(b.options.Limits.MaxConnections)} }
 
-// count tells of a connection that begins or ends. Without TLS nothing says beforehand whether it will be HTTP/1.1 or HTTP/2.
-func (b *bind) count(c net.Conn, state http.ConnState) {
-	proto := exchange.ProtoUnknown
-	if secure, ok := c.(*tls.Conn); ok {
-		proto = exchange.HTTP11
-		if secure.ConnectionState().NegotiatedProtocol == "h2" {
-			proto = exchange.HTTP2
-		}
-	}
-	switch state {
-	case http.StateNew:
-		b.options.OnConnections(b.key, proto, 1)
-	case http.StateClosed, http.StateHijacked: // a tunnel counts as active, not as a connection
-		b.options.OnConnections(b.key, proto, -1)
-	}
-}
-
 // tlsConfig is the outer configuration: everything that matters comes from Options.TLS for each handshake.
 func (b *bind) tlsConfig(quic bool) *tls.Config {
 	return &tls.Config{
@@ -89,109 +84,43 @@ func (b *bind) tlsConfig(quic bool) *tls.Config {
 	}
 }
 
-func (b *bind) httpServer() *http.Server {
-	limits := &b.options.Limits
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(b.TLS)
-	protocols.SetUnencryptedHTTP2(!b.TLS)
-	return &http.Server{
-		Handler:           http.HandlerFunc(b.serveHTTP),
-		MaxHeaderBytes:    limits.MaxHeaderBytes,
-		ReadHeaderTimeout: limits.HeaderTimeout,
-		IdleTimeout:       limits.IdleTimeout,
-		Protocols:         protocols,
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          limits.MaxStreams,
-			MaxReceiveBufferPerStream:     1 << 20,
-			MaxReceiveBufferPerConnection: 4 << 20,
-			SendPingTimeout:               30 * time.Second,
-			PingTimeout:                   15 * time.Second,
-			WriteByteTimeout:              limits.BodyIdleTimeout,
-		},
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			info := connInfo{remote: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr()), tcp: c}
-			if secure, ok := c.(*tls.Conn); ok {
-				info.tls = tlsInfo(secure.ConnectionState())
+// tick has every connection look at its limits, again and again. One ticker for all costs less than a timer for each wait.
+func (b *bind) tick() {
+	ticker := time.NewTicker(b.options.Limits.period())
+	defer ticker.Stop()
+	var clients []*client
+	for {
+		select {
+		case <-b.over:
+			b.workers.close()
+			return
+		case now := <-ticker.C:
+			b.workers.tick()
+			clients = b.clients.all(clients[:0])
+			for i, c := range clients {
+				c.tick(now)
+				clients[i] = nil
 			}
-			return context.WithValue(ctx, connInfoKey{}, &info)
-		},
-		ConnState: b.count,
-		ErrorLog:  slog.NewLogLogger(b.options.Logger.Handler(), slog.LevelDebug),
-		// OPTIONS * is routed like any other request.
-		DisableGeneralOptionsHandler: true,
+		}
 	}
 }
 
-// closeListeners gives up the TCP address; connections go on. The UDP socket carries its connections and stays until drain.
+// closeListeners gives up the TCP address; connections go on, but for those whose handshake is not done. The UDP socket carries its
+// connections and stays until drain.
 func (b *bind) closeListeners() {
+	close(b.closed)
 	_ = b.tcp.Close()
 }
 
 // drain waits for the exchanges under way until ctx ends, then cuts what is left.
 func (b *bind) drain(ctx context.Context) {
 	var both sync.WaitGroup
-	both.Go(func() {
-		if b.http.Shutdown(ctx) != nil {
-			_ = b.http.Close()
-		}
-	})
+	both.Go(func() { b.clients.drain(ctx) })
 	if b.http3 != nil {
 		both.Go(func() { b.http3.drain(ctx) })
 	}
 	both.Wait()
-	b.tunnels.drain(ctx)
+	close(b.over)
 	b.serving.Wait()
-}
-
-// tunnelSet knows the connections that were taken over after a protocol switch; net/http's own bookkeeping ends there.
-type tunnelSet struct {
-	mu    sync.Mutex
-	open  map[exchange.Stream]struct{} // guarded by mu
-	empty chan struct{}                // closed when open becomes empty while draining; guarded by mu
-}
-
-func (t *tunnelSet) add(s exchange.Stream) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.open == nil {
-		t.open = map[exchange.Stream]struct{}{}
-	}
-	t.open[s] = struct{}{}
-}
-
-func (t *tunnelSet) remove(s exchange.Stream) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.open, s)
-	if len(t.open) == 0 && t.empty != nil {
-		close(t.empty)
-		t.empty = nil
-	}
-}
-
-func (t *tunnelSet) drain(ctx context.Context) {
-	t.mu.Lock()
-	if len(t.open) == 0 {
-		t.mu.Unlock()
-		return
-	}
-	empty := make(chan struct{})
-	t.empty = empty
-	t.mu.Unlock()
-	select {
-	case <-empty:
-		return
-	case <-ctx.Done():
-	}
-	t.mu.Lock()
-	left := make([]exchange.Stream, 0, len(t.open))
-	for s := range t.open {
-		left = append(left, s)
-	}
-	t.mu.Unlock()
-	for _, s := range left {
-		_ = s.Close()
-	}
-	<-empty
+	_ = b.watcher.Close()
 }

@@ -2,76 +2,97 @@ package downstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/http3"
 
-	"gatehouse.dev/gatehouse/gateway/exchange"
+	"gatehouse.dev/gatehouse/gateway/codec/h3"
 )
 
 // http3Server is the UDP side of a bind.
 type http3Server struct {
+	bind      *bind
 	udp       net.PacketConn
 	transport *quic.Transport
-	server    *http3.Server
+	listener  *quic.EarlyListener
+	gate      *gate
+	spares    sync.Pool // *h3Stream
+	over      chan struct{}
+
+	handshakes atomic.Int64 // under way
 
 	mu       sync.Mutex
-	conns    map[*quicConn]struct{} // guarded by mu
-	draining bool                   // guarded by mu
+	sessions []*h3Session  // in no order; each knows its place; guarded by mu
+	draining bool          // guarded by mu
+	empty    chan struct{} // made by drain, closed when the list is empty; guarded by mu
 }
 
-// quicConn is a client connection with its requests counted, so that a drain can end it when it is idle: after a GOAWAY it would
-// otherwise wait for the client to close, which one that vanished never does.
-type quicConn struct {
-	*quic.Conn
-	owner  *http3Server
-	active int // guarded by owner.mu
-}
+const (
+	// retryFrom is from how many handshakes under way on a new client has to prove its address first, by QUIC's Retry (RFC 9000 8.1.2),
+	// which costs it a round trip: with forged addresses it could otherwise have the gateway do the work of many handshakes.
+	retryFrom = 500
 
-// goAwayTime is how long an idle connection stays open after GOAWAY, so that requests on their way are refused by it, which a client may
-// safely send again, and not cut.
-const goAwayTime = 200 * time.Millisecond
+	// The receive windows at first and at most, in bytes; quic-go lets them grow with what the path can carry. The connection's bounds what
+	// a client can make the gateway hold.
+	h3StreamWindow = 512 << 10
+	h3StreamMost   = 4 << 20
+	h3ConnWindow   = 1 << 20
+	h3ConnMost     = 8 << 20
+
+	// h3UniStreams are the control stream, QPACK's two and some for extensions.
+	h3UniStreams = 8
+
+	// noIdleTimeout stands for no limit, which QUIC has too, but quic-go not.
+	noIdleTimeout = 24 * time.Hour
+)
 
 // openUDP starts HTTP/3. TCP serves even when it fails: clients are then not told of HTTP/3.
 func (b *bind) openUDP() error {
-	limits := &b.options.Limits
 	conn, err := net.ListenPacket("udp", b.listenAddress())
 	if err != nil {
 		return fmt.Errorf("http/3: the udp address cannot be bound; http/1.1 and http/2 are served: %w", err)
 	}
-	h := &http3Server{udp: conn, transport: &quic.Transport{Conn: conn}, conns: map[*quicConn]struct{}{}}
-	listener, err := h.transport.ListenEarly(b.tlsConfig(true), &quic.Config{
-		HandshakeIdleTimeout:  limits.HandshakeTimeout,
-		MaxIdleTimeout:        limits.IdleTimeout,
-		MaxIncomingStreams:    int64(limits.MaxStreams),
-		MaxIncomingUniStreams: 8, // control, QPACK encoder and decoder; the rest is spare for extensions
-	})
+	h := &http3Server{bind: b, udp: conn, gate: b.gate(), over: make(chan struct{})}
+	h.spares.New = func() any { return newH3Stream() }
+	// The socket goes to quic-go as it is: it enlarges the socket's buffers and reads and writes many packets with one system call.
+	h.transport = &quic.Transport{Conn: conn, ConnContext: h.admit, VerifySourceAddress: h.doubts}
+	h.listener, err = h.transport.ListenEarly(b.tlsConfig(true), h.config())
 	if err != nil {
 		_ = conn.Close()
 		return fmt.Errorf("http/3: %w", err)
 	}
-	h.server = &http3.Server{
-		Handler:        http.HandlerFunc(b.serveHTTP),
-		MaxHeaderBytes: limits.MaxHeaderBytes,
-		IdleTimeout:    limits.IdleTimeout,
-		Logger:         slog.New(slog.DiscardHandler),
-		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			info := connInfo{remote: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr()), tls: tlsInfo(c.ConnectionState().TLS), quic: h.add(c)}
-			return context.WithValue(ctx, connInfoKey{}, &info)
-		},
-	}
 	b.http3 = h
 	advertised := fmt.Sprintf(`h3=":%d"; ma=86400`, b.Port)
 	b.altSvc.Store(&advertised)
-	gated := &gatedQUIC{EarlyListener: listener, gate: b.gate(), count: func(delta int) { b.options.OnConnections(b.key, exchange.HTTP3, delta) }}
-	b.serving.Go(func() { _ = h.server.ServeListener(gated) }) // ends when the listener is closed
+	b.serving.Go(h.accept)
+	b.serving.Go(h.tick)
 	return nil
+}
+
+// config leaves Allow0RTT off: no request is taken from early data, which anybody can replay.
+func (h *http3Server) config() *quic.Config {
+	limits := &h.bind.options.Limits
+	idle := limits.IdleTimeout
+	if idle <= 0 {
+		idle = noIdleTimeout
+	}
+	return &quic.Config{
+		HandshakeIdleTimeout:           max(limits.HandshakeTimeout, 0),
+		MaxIdleTimeout:                 idle,
+		MaxIncomingStreams:             int64(limits.MaxStreams),
+		MaxIncomingUniStreams:          h3UniStreams,
+		InitialStreamReceiveWindow:     h3StreamWindow,
+		MaxStreamReceiveWindow:         h3StreamMost,
+		InitialConnectionReceiveWindow: h3ConnWindow,
+		MaxConnectionReceiveWindow:     h3ConnMost,
+		// A stream that the client has reset counts as long as its exchange is at work (CVE-2023-44487).
+		RequireStreamCreditRelease: true,
+	}
 }
 
 // retryUDP opens the UDP socket if it could not be opened before.
@@ -82,83 +103,144 @@ func (b *bind) retryUDP() error {
 	return b.openUDP()
 }
 
-func (h *http3Server) add(c *quic.Conn) *quicConn {
+var (
+	errTooManyConnections = errors.New("too many connections")
+	errDraining           = errors.New("the socket is about to be closed")
+)
+
+// h3GuestKey finds the h3Guest in a connection's context.
+type h3GuestKey struct{}
+
+// h3Guest is a client that was let in and whose handshake may not be done.
+type h3Guest struct {
+	server  *http3Server
+	arrived atomic.Bool // the handshake is over
+}
+
+// admit lets a client in, before its handshake, or refuses it. The newest is the one refused.
+func (h *http3Server) admit(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
+	h.mu.Lock()
+	draining := h.draining
+	h.mu.Unlock()
+	if draining {
+		return nil, errDraining
+	}
+	if !h.gate.enter() {
+		return nil, errTooManyConnections
+	}
+	h.handshakes.Add(1)
+	guest := &h3Guest{server: h}
+	context.AfterFunc(ctx, func() {
+		guest.arrive()
+		h.gate.leave()
+	})
+	return context.WithValue(ctx, h3GuestKey{}, guest), nil
+}
+
+// arrive says that the handshake is done, or has failed.
+func (g *h3Guest) arrive() {
+	if g.arrived.CompareAndSwap(false, true) {
+		g.server.handshakes.Add(-1)
+	}
+}
+
+// doubts reports whether a new client has to prove its address.
+func (h *http3Server) doubts(net.Addr) bool { return h.handshakes.Load() >= retryFrom }
+
+// accept ends when the listener is closed.
+func (h *http3Server) accept() {
+	for {
+		conn, err := h.listener.Accept(context.Background())
+		if err != nil {
+			return
+		}
+		s := newH3(h, conn)
+		if h.add(s) {
+			go s.run()
+		} else {
+			s.shut(h3.NoError, "")
+		}
+	}
+}
+
+// add returns false when no more sessions are taken.
+func (h *http3Server) add(s *h3Session) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	conn := &quicConn{Conn: c, owner: h}
-	h.conns[conn] = struct{}{}
-	context.AfterFunc(c.Context(), func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.conns, conn)
-	})
-	return conn
+	if h.draining {
+		return false
+	}
+	s.at = len(h.sessions)
+	h.sessions = append(h.sessions, s)
+	return true
 }
 
-func (c *quicConn) begin() {
-	c.owner.mu.Lock()
-	defer c.owner.mu.Unlock()
-	c.active++
-}
-
-func (c *quicConn) end() {
-	c.owner.mu.Lock()
-	defer c.owner.mu.Unlock()
-	c.active--
-	if c.active == 0 && c.owner.draining {
-		// The last response's end must leave before the connection does.
-		time.AfterFunc(goAwayTime, c.closeIdle)
+func (h *http3Server) remove(s *h3Session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	last := len(h.sessions) - 1
+	h.sessions[s.at] = h.sessions[last]
+	h.sessions[s.at].at = s.at
+	h.sessions[last] = nil
+	h.sessions = h.sessions[:last]
+	if last == 0 && h.empty != nil {
+		close(h.empty)
+		h.empty = nil
 	}
 }
 
-func (c *quicConn) closeIdle() {
-	c.owner.mu.Lock()
-	idle := c.active == 0
-	c.owner.mu.Unlock()
-	if idle {
-		_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+// all appends the sessions to room, for who does something to each: that must not happen with mu held.
+func (h *http3Server) all(room []*h3Session) []*h3Session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append(room, h.sessions...)
+}
+
+// tick has every session look at its limits, again and again.
+func (h *http3Server) tick() {
+	ticker := time.NewTicker(h.bind.options.Limits.period())
+	defer ticker.Stop()
+	var sessions []*h3Session
+	for {
+		select {
+		case <-h.over:
+			return
+		case now := <-ticker.C:
+			sessions = h.all(sessions[:0])
+			for i, s := range sessions {
+				s.tick(now)
+				sessions[i] = nil
+			}
+		}
 	}
 }
 
-// drain sends GOAWAY, closes connections as they become idle, and cuts what is left when ctx ends.
+// drain sends GOAWAY, waits for the exchanges under way, and cuts what is left when ctx ends.
 func (h *http3Server) drain(ctx context.Context) {
 	h.mu.Lock()
 	h.draining = true
-	for c := range h.conns {
-		if c.active == 0 {
-			time.AfterFunc(goAwayTime, c.closeIdle)
-		}
+	var empty chan struct{}
+	if len(h.sessions) > 0 {
+		empty = make(chan struct{})
+		h.empty = empty
 	}
 	h.mu.Unlock()
-	if h.server.Shutdown(ctx) != nil {
-		_ = h.server.Close()
+	if empty != nil {
+		for _, s := range h.all(nil) {
+			s.drain()
+		}
+		select {
+		case <-empty:
+		case <-ctx.Done():
+			for _, s := range h.all(nil) {
+				s.cut()
+			}
+			<-empty
+		}
 	}
+	close(h.over)
+	// Until here the listener has told new clients that they are refused.
+	_ = h.listener.Close()
 	_ = h.transport.Close()
 	_ = h.udp.Close()
-}
-
-// gatedQUIC accepts no more connections than its gate lets in.
-type gatedQUIC struct {
-	*quic.EarlyListener
-	gate  *gate
-	count func(delta int)
-}
-
-// Accept returns the next connection within the limit.
-func (l *gatedQUIC) Accept(ctx context.Context) (*quic.Conn, error) {
-	for {
-		conn, err := l.EarlyListener.Accept(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if l.gate.enter() {
-			l.count(1)
-			context.AfterFunc(conn.Context(), func() {
-				l.gate.leave()
-				l.count(-1)
-			})
-			return conn, nil
-		}
-		_ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many connections")
-	}
 }

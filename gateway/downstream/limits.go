@@ -17,12 +17,13 @@ type Limits struct {
 	MaxConnections int
 	// HandshakeTimeout bounds the TLS or QUIC handshake. Default 10 s.
 	HandshakeTimeout time.Duration
-	// HeaderTimeout bounds the time from a request's first byte to the end of its head. Default 10 s.
+	// HeaderTimeout bounds the time from a request's first byte to the end of its head. Default 10 s. Over it: 408 in HTTP/1.1, and the
+	// connection ends.
 	HeaderTimeout time.Duration
 	// BodyIdleTimeout bounds the time a client may stay silent within a body, or refuse to take bytes of the response. Default 60 s.
 	// Over it: 408, or the response is cut.
 	BodyIdleTimeout time.Duration
-	// IdleTimeout bounds the time between requests on one connection. Default 120 s.
+	// IdleTimeout bounds the time between requests on one connection, and before the first. Default 120 s.
 	IdleTimeout time.Duration
 }
 
@@ -45,4 +46,17 @@ func set[T comparable](field *T, value T) {
 	if *field == zero {
 		*field = value
 	}
+}
+
+// period is how often connections look at their limits, which then end something at most two periods late: a quarter of the smallest
+// limit, within reason.
+func (l *Limits) period() time.Duration {
+	const least, most = 5 * time.Millisecond, 500 * time.Millisecond
+	smallest := 4 * most
+	for _, limit := range [...]time.Duration{l.HandshakeTimeout, l.HeaderTimeout, l.BodyIdleTimeout, l.IdleTimeout} {
+		if limit > 0 {
+			smallest = min(smallest, limit)
+		}
+	}
+	return max(smallest/4, least)
 }

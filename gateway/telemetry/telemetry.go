@@ -108,11 +108,12 @@ type Span struct {
 }
 
 // Begin starts an exchange: it counts it as active, reads the trace context that it carries (W3C or B3), sets x.TraceID and, when
-// tracing is on, samples it. The returned context carries the span.
-func (t *Telemetry) Begin(ctx context.Context, x *exchange.Exchange) (context.Context, Span) {
-	s := Span{bind: t.metrics.Bind(x.Peer.Bind), authority: x.Req.Authority, proto: x.Peer.Proto}
+// tracing is on, samples it. The returned context carries the span of an exchange that is sampled; else it is ctx as it came. x.TraceID
+// is a view, valid as long as the exchange.
+func (t *Telemetry) Begin(ctx context.Context, x *exchange.Exchange) (_ context.Context, s Span) {
+	s.bind, s.authority, s.proto = t.metrics.Bind(x.Peer.Bind), x.Req.Authority, x.Peer.Proto
 	s.bind.Begin(s.proto)
-	ctx, s.trace = t.tracer.Begin(ctx, x)
+	ctx = t.tracer.Begin(ctx, x, &s.trace)
 	return ctx, s
 }
 
@@ -128,7 +129,7 @@ func (s *Span) Routed(h *Handles) {
 }
 
 // Inject writes the trace context into the fields that go to an endpoint: W3C, and the B3 form that the client sent. While tracing is
-// off it changes nothing, so that the client's own context passes.
+// off it changes nothing, so that the client's own context passes. The values are views, valid as long as the exchange.
 func (s *Span) Inject(fields *exchange.Fields) { s.trace.Inject(fields) }
 
 // End records an exchange that is over: metrics, access log line, span. Call it once, when nothing changes the exchange any more and

@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -253,46 +252,71 @@ func TestREADMENamesEveryMetric(t *testing.T) {
 	}
 }
 
-func BenchmarkExchange(b *testing.B) {
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+// TestUnsampledExchangesDoNotAllocate has everything on. Every buffer is used again, so that what is left is the growth of the log's.
+func TestUnsampledExchangesDoNotAllocate(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
-	runs := map[string]struct {
-		options  Options
-		endpoint string
+	const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	tests := map[string]struct {
+		off    bool // tracing
+		fields exchange.Fields
+		want   string // trace id, "" for a new one
 	}{
-		"metrics":       {Options{}, ""},
-		"log":           {Options{AccessLogWriter: io.Discard}, ""},
-		"log+unsampled": {Options{AccessLogWriter: io.Discard, TracesFromEnv: true}, server.URL},
+		"off":               {off: true},
+		"off, in a trace":   {off: true, fields: fields("traceparent", "00-"+trace+"-"+parent+"-01"), want: trace},
+		"off, 64-bit trace": {off: true, fields: fields("b3", parent+"-"+parent+"-1"), want: "0000000000000000" + parent},
+		"begins a trace":    {},
+		"in a trace":        {fields: fields("traceparent", "00-"+trace+"-"+parent+"-00", "tracestate", "a=b"), want: trace},
+		"malformed":         {fields: fields("traceparent", "00-", "tracestate", "a=b")},
+		"b3":                {fields: fields("b3", trace+"-"+parent+"-0"), want: trace},
+		"b3, several": {fields: fields("x-b3-traceid", trace, "x-b3-spanid", parent, "x-b3-parentspanid", parent, "x-b3-sampled", "0"),
+			want: trace},
 	}
-	for name, run := range runs {
-		b.Run(name, func(b *testing.B) {
-			clearEnv(b)
-			b.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", run.endpoint)
-			tel, err := New(b.Context(), run.options)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			clearEnv(t)
+			if !tt.off {
+				t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+				t.Setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+			}
+			tel, err := New(t.Context(), Options{TracesFromEnv: true, AccessLogWriter: io.Discard})
 			if err != nil {
-				b.Fatal(err)
+				t.Fatal(err)
 			}
-			ref := &exchange.RouteRef{Route: "HTTPRoute/a/shop", Rule: "0"}
-			h := tel.Handles(ref, "Service/a/cart/80")
-			x := request()
-			x.Route, x.Cluster, x.Endpoint, x.Attempts = ref, "Service/a/cart/80", "10.0.0.1:8080", 1
-			x.Resp.Status, x.BytesOut = 200, 130
-			out := make(exchange.Fields, 0, 16)
-			b.ReportAllocs()
-			for b.Loop() {
-				_, span := tel.Begin(context.Background(), x)
+			h, x := tel.Handles(&exchange.RouteRef{Route: "r", Rule: "0"}, "c"), request()
+			came := append(x.Req.Fields[:3:3], tt.fields...)
+			upstream := make(exchange.Fields, 0, 16)
+			ctx, id := t.Context(), ""
+			allocs := testing.AllocsPerRun(1000, func() {
+				x.Reset()
+				x.Start, x.Req.Method, x.Req.Target = time.Now(), "GET", "/cart"
+				x.Req.Fields = append(x.Req.Fields, came...)
+				got, span := tel.Begin(ctx, x)
 				span.Routed(h)
-				out = append(out[:0], x.Req.Fields...)
-				span.Inject(&out)
+				upstream = append(upstream[:0], x.Req.Fields...)
+				span.Inject(&upstream)
+				span.Inject(&upstream) // a retry
+				if id = x.TraceID; got != ctx || tt.want != "" && id != tt.want {
+					t.Errorf("trace id %q, want %q; another context: %t", id, tt.want, got != ctx)
+				}
 				tel.End(x, h, &span)
+			})
+			if allocs != 0 {
+				t.Errorf("%v allocations", allocs)
 			}
-			b.StopTimer()
-			if tel.log != nil {
-				b.ReportMetric(float64(tel.log.Stats().Full)/float64(b.N), "dropped/op")
+			if tt.want == "" && (len(id) != 32) != tt.off {
+				t.Errorf("trace id %q", id)
 			}
-			if err := tel.Shutdown(b.Context()); err != nil {
-				b.Fatal(err)
+			if err := tel.Shutdown(t.Context()); err != nil {
+				t.Error(err)
 			}
 		})
 	}
+}
+
+func fields(pairs ...string) (f exchange.Fields) {
+	for i := 0; i < len(pairs); i += 2 {
+		f.Add(pairs[i], pairs[i+1])
+	}
+	return f
 }

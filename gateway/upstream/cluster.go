@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gatehouse.dev/gatehouse/gateway/config"
 	"gatehouse.dev/gatehouse/gateway/exchange"
@@ -28,8 +29,9 @@ type Cluster struct {
 	stop     context.CancelFunc
 	done     sync.WaitGroup // the name resolution goroutine
 
-	mu     sync.Mutex // serialises swaps of set
-	closed bool       // no endpoint is added any more; guarded by mu
+	mu     sync.Mutex  // serialises swaps of set
+	closed bool        // no endpoint is added any more; guarded by mu
+	gone   []*Endpoint // those that left while they were in use; guarded by mu
 }
 
 // endpointSet is immutable.
@@ -50,10 +52,10 @@ type Endpoint struct {
 // String returns ADDRESS:PORT.
 func (e *Endpoint) String() string { return e.text }
 
-func newCluster(c *config.Cluster, key string, o *Options) (*Cluster, error) {
+func newCluster(c *config.Cluster, key string, o *Options, u *upkeep) (*Cluster, error) {
 	live := &Cluster{name: c.Name, key: key, config: c, balance: c.LoadBalancing, resolved: make(chan struct{}), stop: func() {}}
 	live.set.Store(&endpointSet{})
-	d, err := newDialer(c, o)
+	d, err := newDialer(c, o, u)
 	if err != nil {
 		live.broken = err
 		close(live.resolved)
@@ -112,7 +114,7 @@ func (c *Cluster) swap(addrs []netip.AddrPort) {
 	for _, addr := range addrs {
 		e, ok := kept[addr]
 		if !ok {
-			e = &Endpoint{addr: addr, text: addr.String(), client: c.dialer.client()}
+			e = &Endpoint{addr: addr, text: addr.String(), client: c.dialer.client(addr)}
 		}
 		delete(kept, addr)
 		next = append(next, e)
@@ -121,6 +123,20 @@ func (c *Cluster) swap(addrs []netip.AddrPort) {
 	for _, gone := range kept {
 		gone.retired.Store(true)
 		gone.client.retire()
+		c.gone = append(c.gone, gone)
+	}
+}
+
+// tick ends what is overdue, at endpoints that left too as long as they are in use.
+func (c *Cluster) tick(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = slices.DeleteFunc(c.gone, func(e *Endpoint) bool { return e.active.Load() == 0 })
+	for _, e := range c.gone {
+		e.client.tick(now)
+	}
+	for _, e := range c.set.Load().list {
+		e.client.tick(now)
 	}
 }
 

@@ -103,7 +103,7 @@ func (g gated) Lookup(ctx context.Context, _ string) ([]netip.Addr, time.Duratio
 // TestPickWaitsForFirstResolution, and no longer than its context.
 func TestPickWaitsForFirstResolution(t *testing.T) {
 	g := make(gated)
-	m := NewManager(Options{Resolve: g})
+	m := newManager(t, Options{Resolve: g})
 	lease, _ := m.Apply([]*config.Cluster{{Name: "c", Protocol: config.UpstreamHTTP1, DNS: &config.DNS{Host: "a.test", Port: 80}}})
 	defer lease.Release()
 	c := lease.Cluster("c")

@@ -309,7 +309,7 @@ func (a *answers) times() []time.Duration {
 
 func named(t *testing.T, r Resolver) *Cluster {
 	t.Helper()
-	lease, _ := NewManager(Options{Resolve: r}).Apply([]*config.Cluster{{
+	lease, _ := newManager(t, Options{Resolve: r}).Apply([]*config.Cluster{{
 		Name: "c", Protocol: config.UpstreamHTTP1, DNS: &config.DNS{Host: "a.test", Port: 80},
 	}})
 	t.Cleanup(lease.Release)
@@ -395,7 +395,7 @@ func TestNameOverDNS(t *testing.T) {
 	s := newNameServer(t)
 	s.set("a.test", "A", "a.test. 1 IN A 127.0.0.1")
 	s.set("a.test", "AAAA")
-	lease, _ := NewManager(Options{Resolve: s.resolver()}).Apply([]*config.Cluster{{
+	lease, _ := newManager(t, Options{Resolve: s.resolver()}).Apply([]*config.Cluster{{
 		Name: "c", Protocol: config.UpstreamHTTP1, DNS: &config.DNS{Host: "a.test", Port: one.addr.Port()},
 	}})
 	t.Cleanup(lease.Release)

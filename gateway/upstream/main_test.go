@@ -14,16 +14,25 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"gatehouse.dev/gatehouse/gateway/config"
 	"gatehouse.dev/gatehouse/gateway/exchange"
-	_ "gatehouse.dev/gatehouse/gateway/internal/xconnect" // endpoints that take extended CONNECT
 )
+
+// xconnect makes the endpoints, which stand on net/http, take extended CONNECT (RFC 8441); it is read once, when the process starts.
+const xconnect = "http2xconnect=1"
 
 // TestMain fails the package when goroutines are left after its tests.
 func TestMain(m *testing.M) {
+	if debug := os.Getenv("GODEBUG"); !strings.Contains(debug, xconnect) {
+		if self, err := os.Executable(); err == nil {
+			os.Setenv("GODEBUG", strings.TrimPrefix(debug+","+xconnect, ","))
+			_ = syscall.Exec(self, os.Args, os.Environ()) // returns only when it failed: the tests then tell
+		}
+	}
 	code := m.Run()
 	deadline := time.Now().Add(5 * time.Second)
 	for code == 0 {
@@ -55,7 +64,7 @@ func goroutines() (left []string) {
 const patience = 10 * time.Second
 
 // receive waits for a value of a channel.
-func receive[T any](t *testing.T, c <-chan T, what string) (v T) {
+func receive[T any](t testing.TB, c <-chan T, what string) (v T) {
 	t.Helper()
 	select {
 	case v = <-c:
@@ -155,12 +164,34 @@ func scripted(t *testing.T, script func(net.Conn)) netip.AddrPort {
 // single makes one cluster live until the test ends.
 func single(t *testing.T, c *config.Cluster) *Cluster {
 	t.Helper()
-	lease, problems := NewManager(Options{}).Apply([]*config.Cluster{c})
+	lease, problems := newManager(t, Options{}).Apply([]*config.Cluster{c})
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
 	t.Cleanup(lease.Release)
 	return lease.Cluster(c.Name)
+}
+
+// newManager makes a Manager that ends with the test.
+func newManager(t *testing.T, o Options) *Manager {
+	m := NewManager(o)
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// endpointAt makes a cluster of one HTTP/1.1 endpoint live until the test ends, and returns that.
+func endpointAt(tb testing.TB, addr string) *Endpoint {
+	m := NewManager(Options{})
+	lease, _ := m.Apply([]*config.Cluster{cluster(netip.MustParseAddrPort(addr))})
+	tb.Cleanup(func() {
+		lease.Release()
+		_ = m.Close()
+	})
+	return lease.Cluster("c").set.Load().list[0]
 }
 
 func cluster(addrs ...netip.AddrPort) *config.Cluster {
@@ -179,15 +210,68 @@ func request(t *testing.T, method, target string, fields ...string) *exchange.He
 	return h
 }
 
+// Answer is what an attempt brought. Closing Body or Tunnel ends the attempt.
+type Answer struct {
+	Response exchange.Response
+	Body     exchange.Body
+	Tunnel   exchange.Stream
+}
+
+type endingBody struct {
+	exchange.Body
+	end func()
+}
+
+func (b endingBody) Close() error {
+	err := b.Body.Close()
+	b.end()
+	return err
+}
+
+type endingStream struct {
+	exchange.Stream
+	end func()
+}
+
+func (s endingStream) Close() error {
+	err := s.Stream.Close()
+	s.end()
+	return err
+}
+
+// roundTrip makes one attempt that ends with ctx at the latest.
+func roundTrip(ctx context.Context, e *Endpoint, a *Attempt) (*Answer, *exchange.Fault) {
+	a.Life = a.Life.Fresh()
+	stop := context.AfterFunc(ctx, func() { a.Life.End(exchange.AsFault(context.Cause(ctx), exchange.ClientAborted)) })
+	end := func() {
+		a.End()
+		stop()
+	}
+	if fault := e.RoundTrip(a); fault != nil {
+		end()
+		return nil, fault
+	}
+	answer := &Answer{Response: a.Response, Body: endingBody{a.Answer, end}}
+	if a.Tunnel != nil {
+		answer.Tunnel = endingStream{a.Tunnel, end}
+	}
+	return answer, nil
+}
+
+// send picks an endpoint and makes one attempt.
+func send(ctx context.Context, c *Cluster, a *Attempt) (*Answer, *exchange.Fault) {
+	e, fault := c.Pick(ctx, nil)
+	if fault != nil {
+		return nil, fault
+	}
+	defer e.Done()
+	return roundTrip(ctx, e, a)
+}
+
 // get makes one whole exchange and returns the body.
 func get(t *testing.T, c *Cluster) string {
 	t.Helper()
-	e, fault := c.Pick(t.Context(), nil)
-	if fault != nil {
-		t.Fatal(fault)
-	}
-	defer e.Done()
-	answer, fault := e.RoundTrip(t.Context(), &Attempt{Request: request(t, "GET", "/"), Body: exchange.NoBody})
+	answer, fault := send(t.Context(), c, &Attempt{Request: request(t, "GET", "/"), Body: exchange.NoBody})
 	if fault != nil {
 		t.Fatal(fault)
 	}
@@ -206,14 +290,9 @@ func drain(t *testing.T, a *Answer) string {
 	return string(text)
 }
 
-// send picks an endpoint and makes one attempt.
-func send(ctx context.Context, c *Cluster, a *Attempt) (*Answer, *exchange.Fault) {
-	e, fault := c.Pick(ctx, nil)
-	if fault != nil {
-		return nil, fault
-	}
-	defer e.Done()
-	return e.RoundTrip(ctx, a)
-}
+// informed calls itself for interim responses.
+type informed func(status int, fields exchange.Fields)
+
+func (f informed) Inform(status int, fields exchange.Fields) { f(status, fields) }
 
 func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }

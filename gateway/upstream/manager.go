@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"sync"
+	"time"
 
 	"gatehouse.dev/gatehouse/gateway/config"
 )
@@ -27,12 +28,14 @@ type Options struct {
 // Manager owns the live clusters. Its methods are safe for concurrent use.
 type Manager struct {
 	options Options
+	upkeep  *upkeep
 
 	mu       sync.Mutex
-	clusters map[string]*Cluster // by name; guarded by mu
+	clusters map[string]*Cluster   // the current ones by name; guarded by mu
+	leased   map[*Cluster]struct{} // those and their predecessors, for as long as somebody leases them; guarded by mu
 }
 
-// NewManager returns a Manager without clusters.
+// NewManager returns a Manager without clusters. Close ends it.
 func NewManager(o Options) *Manager {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -40,7 +43,26 @@ func NewManager(o Options) *Manager {
 	if o.Resolve == nil {
 		o.Resolve = systemResolver()
 	}
-	return &Manager{options: o, clusters: map[string]*Cluster{}}
+	m := &Manager{options: o, clusters: map[string]*Cluster{}, leased: map[*Cluster]struct{}{}}
+	m.upkeep = &upkeep{logger: o.Logger, tick: m.tick, began: time.Now()}
+	return m
+}
+
+// Close ends what runs beside the exchanges: the watch for endpoints that hang up and the time limits of idle connections. It comes
+// after the last Release. It may be called again.
+func (m *Manager) Close() error { return m.upkeep.close() }
+
+// tick ends what is overdue in every cluster.
+func (m *Manager) tick(now time.Time) {
+	m.mu.Lock()
+	clusters := make([]*Cluster, 0, len(m.leased))
+	for c := range m.leased {
+		clusters = append(clusters, c)
+	}
+	m.mu.Unlock()
+	for _, c := range clusters {
+		c.tick(now)
+	}
 }
 
 // Lease is the live clusters of one configuration. They stay usable until Release, whatever the Manager does meanwhile.
@@ -71,7 +93,7 @@ func (m *Manager) Apply(clusters []*config.Cluster) (*Lease, map[string]error) {
 		if c == nil || c.config != want {
 			key := connectionKey(want)
 			if c == nil || c.key != key {
-				fresh, err := newCluster(want, key, &m.options)
+				fresh, err := newCluster(want, key, &m.options, m.upkeep)
 				if err != nil {
 					problems[want.Name] = err
 				}
@@ -83,6 +105,7 @@ func (m *Manager) Apply(clusters []*config.Cluster) (*Lease, map[string]error) {
 			}
 		}
 		c.leases++
+		m.leased[c] = struct{}{}
 		lease.clusters[want.Name] = c
 	}
 	return lease, problems
@@ -101,6 +124,7 @@ func (m *Manager) drop(clusters map[string]*Cluster) (gone []*Cluster) {
 			continue
 		}
 		gone = append(gone, c)
+		delete(m.leased, c)
 		if m.clusters[c.name] == c {
 			delete(m.clusters, c.name)
 		}

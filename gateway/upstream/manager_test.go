@@ -21,7 +21,7 @@ func TestPoolOutlivesConfiguration(t *testing.T) {
 				options.protocols = h2c
 			}
 			o := newOrigin(t, options, hello)
-			m := NewManager(Options{})
+			m := newManager(t, Options{})
 			first := cluster(o.addr)
 			first.Protocol = protocol
 			before, _ := m.Apply([]*config.Cluster{first})
@@ -64,7 +64,7 @@ func TestConnectionKey(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			m := NewManager(Options{})
+			m := newManager(t, Options{})
 			before, _ := m.Apply([]*config.Cluster{cluster(addr)})
 			next := cluster(addr)
 			tt.change(next)
@@ -87,7 +87,7 @@ func TestConnectionKey(t *testing.T) {
 // TestEndpointsSwap: an endpoint that stays keeps its count of requests in flight, for every lease at once.
 func TestEndpointsSwap(t *testing.T) {
 	a, b, c := netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("127.0.0.1:2"), netip.MustParseAddrPort("[::1]:3")
-	m := NewManager(Options{})
+	m := newManager(t, Options{})
 	before, _ := m.Apply([]*config.Cluster{cluster(a)})
 	defer before.Release()
 	e, fault := before.Cluster("c").Pick(t.Context(), nil)
@@ -118,7 +118,7 @@ func TestRemovedEndpointKeepsNoConnection(t *testing.T) {
 				<-release
 				_, _ = io.WriteString(w, "late")
 			})
-			m := NewManager(Options{})
+			m := newManager(t, Options{})
 			lease, _ := m.Apply([]*config.Cluster{cluster(o.addr)})
 			defer lease.Release()
 			e, fault := lease.Cluster("c").Pick(t.Context(), nil)
@@ -132,7 +132,7 @@ func TestRemovedEndpointKeepsNoConnection(t *testing.T) {
 			if picksFirst {
 				remove()
 			}
-			answer, fault := e.RoundTrip(t.Context(), &Attempt{Request: request(t, "GET", "/"), Body: exchange.NoBody})
+			answer, fault := roundTrip(t.Context(), e, &Attempt{Request: request(t, "GET", "/"), Body: exchange.NoBody})
 			if fault != nil {
 				t.Fatal(fault)
 			}
@@ -153,7 +153,7 @@ func TestRemovedEndpointKeepsNoConnection(t *testing.T) {
 func TestConnectionsCounted(t *testing.T) {
 	o := newOrigin(t, originOptions{}, hello)
 	deltas := make(chan int, 10)
-	m := NewManager(Options{OnConnections: func(cluster string, delta int) {
+	m := newManager(t, Options{OnConnections: func(cluster string, delta int) {
 		if cluster != "c" {
 			t.Errorf("counted for %q", cluster)
 		}
@@ -180,7 +180,7 @@ func TestBrokenCluster(t *testing.T) {
 	bad.TLS = &config.UpstreamTLS{ServerName: "a", CAs: "not PEM"}
 	good := cluster()
 	good.Name = "good"
-	m := NewManager(Options{})
+	m := newManager(t, Options{})
 	lease, problems := m.Apply([]*config.Cluster{bad, good})
 	defer lease.Release()
 	if len(problems) != 1 || problems["c"] == nil {
@@ -217,7 +217,7 @@ func (s stubborn) Lookup(context.Context, string) ([]netip.Addr, time.Duration, 
 // TestReleaseLeavesManagerFree: giving up a cluster whose lookup hangs keeps nobody else from applying.
 func TestReleaseLeavesManagerFree(t *testing.T) {
 	r := stubborn{asked: make(chan struct{}), let: make(chan struct{})}
-	m := NewManager(Options{Resolve: r})
+	m := newManager(t, Options{Resolve: r})
 	slow := &config.Cluster{Name: "slow", Protocol: config.UpstreamHTTP1, DNS: &config.DNS{Host: "slow.test", Port: 80}}
 	lease, _ := m.Apply([]*config.Cluster{slow})
 	receive(t, r.asked, "the lookup")

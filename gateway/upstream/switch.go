@@ -1,14 +1,13 @@
 package upstream
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha1"
 	"encoding/base64"
 	"errors"
-	"io"
-	"net/http"
+	"strings"
 
+	"gatehouse.dev/gatehouse/gateway/codec/h1"
 	"gatehouse.dev/gatehouse/gateway/exchange"
 )
 
@@ -36,60 +35,68 @@ func acceptOf(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// switchProtocols carries a request that asks for another protocol.
-func (c *client) switchProtocols(ctx context.Context, addr string, a *Attempt) (*Answer, *exchange.Fault) {
-	if c.h2 {
-		return c.extendedConnect(ctx, addr, a)
+// composeUpgrade appends the head of a request that asks for another protocol. It has no body: what the client sends belongs to the tunnel.
+func (c *conn) composeUpgrade(dst []byte, head *exchange.Head) []byte {
+	c.upgrade = head.Protocol
+	c.request = h1.Message{Proto: exchange.HTTP11}
+	if head.Method != "CONNECT" {
+		return c.appendHead(dst, head)
 	}
-	return c.upgrade(ctx, addr, a)
+	plain := *head
+	plain.Method = "GET"
+	if head.Protocol == "websocket" {
+		var nonce [16]byte
+		_, _ = rand.Read(nonce[:]) // never fails (crypto/rand)
+		c.key = base64.StdEncoding.EncodeToString(nonce[:])
+		plain.Fields = head.Fields.Clone()
+		plain.Fields.Set(keyField, c.key)
+	}
+	return c.appendHead(dst, &plain)
 }
 
-func (c *client) upgrade(ctx context.Context, addr string, a *Attempt) (*Answer, *exchange.Fault) {
-	body := &requestBody{body: exchange.NoBody}
-	request := c.request(addr, &Attempt{Request: a.Request, Body: exchange.NoBody}, body)
-	made := ""
-	if a.Request.Method == http.MethodConnect {
-		request.Method = http.MethodGet
-		if a.Request.Protocol == "websocket" {
-			var nonce [16]byte
-			_, _ = rand.Read(nonce[:]) // never fails (crypto/rand)
-			made = base64.StdEncoding.EncodeToString(nonce[:])
-			request.Header[keyField] = []string{made}
-		}
+// switchOver makes a raw stream of the connection, after 101.
+func (c *conn) switchOver(a *Attempt) *exchange.Fault {
+	fields := &a.Response.Fields
+	if c.upgrade == "" {
+		return exchange.NewFault(exchange.UpstreamProtocol, errors.New("the endpoint switched protocols without having been asked to"))
 	}
-	delete(request.Header, "Te") // HTTP/1.1 would have it named in Connection
-	request.Header["Connection"] = []string{"Upgrade"}
-	request.Header["Upgrade"] = []string{a.Request.Protocol}
-	response, progress, err := c.roundTrip(ctx, request, a.Inform)
-	if err != nil {
-		return nil, fault(ctx, err, progress, body)
+	if !fields.HasToken(exchange.Upgrade, c.upgrade) {
+		return exchange.NewFault(exchange.UpstreamProtocol, errors.New("the endpoint answered 101 but did not switch to the protocol asked for"))
 	}
-	fields := fromHeader(response.Header)
-	if response.StatusCode != http.StatusSwitchingProtocols {
-		return &Answer{Response: exchange.Response{Status: response.StatusCode, Fields: fields}, Body: &responseBody{ctx, response}}, nil
-	}
-	raw, ok := response.Body.(io.ReadWriteCloser)
-	if !ok || !fields.HasToken(exchange.Upgrade, a.Request.Protocol) {
-		_ = response.Body.Close()
-		return nil, exchange.NewFault(exchange.UpstreamProtocol, errors.New("the endpoint answered 101 but did not switch to the protocol asked for"))
-	}
-	if made != "" {
-		if got, _ := fields.Lookup(acceptField); got != acceptOf(made) {
-			_ = raw.Close()
-			return nil, exchange.NewFault(exchange.UpstreamProtocol, errors.New("the endpoint's Sec-WebSocket-Accept is wrong"))
+	if c.key != "" {
+		if got, _ := fields.Lookup(acceptField); got != acceptOf(c.key) {
+			return exchange.NewFault(exchange.UpstreamProtocol, errors.New("the endpoint's Sec-WebSocket-Accept is wrong"))
 		}
 		fields.Del(acceptField)
 	}
-	return &Answer{Response: exchange.Response{Status: http.StatusSwitchingProtocols, Fields: fields}, Body: exchange.NoBody, Tunnel: upgraded{raw}}, nil
+	// A tunnel may last for hours; it does not hold the memory of the head for as long.
+	for i := range *fields {
+		f := &(*fields)[i]
+		f.Name, f.Value = strings.Clone(f.Name), strings.Clone(f.Value)
+	}
+	c.state = switched
+	c.in.Next()
+	c.in.Raw()
+	a.Answer, a.Tunnel = exchange.NoBody, h1Tunnel{c}
+	return nil
 }
 
-// upgraded is a connection after 101.
-type upgraded struct{ io.ReadWriteCloser }
+// h1Tunnel is a connection after 101.
+type h1Tunnel struct{ conn *conn }
 
-// CloseWrite half-closes where the connection can, and returns errors.ErrUnsupported where it cannot.
-func (u upgraded) CloseWrite() error {
-	if half, ok := u.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+// Read returns bytes from the endpoint: io.EOF when it ended its side.
+func (t h1Tunnel) Read(p []byte) (int, error) { return t.conn.in.Read(p) }
+
+// Write sends bytes to the endpoint.
+func (t h1Tunnel) Write(p []byte) (int, error) { return t.conn.rw.Write(p) }
+
+// CloseWrite half-closes the connection.
+func (t h1Tunnel) CloseWrite() error {
+	if half, ok := t.conn.rw.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
 }
+
+// Close ends the connection, and what waits for it.
+func (t h1Tunnel) Close() error { return t.conn.line.Close() }

@@ -224,7 +224,7 @@ func TestSwitchFaults(t *testing.T) {
 }
 
 func TestHalfCloseUnsupported(t *testing.T) {
-	var s exchange.Stream = upgraded{struct{ io.ReadWriteCloser }{}}
+	var s exchange.Stream = h1Tunnel{&conn{rw: struct{ net.Conn }{}}}
 	if err := s.CloseWrite(); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("got %v", err)
 	}

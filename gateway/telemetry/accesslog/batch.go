@@ -1,6 +1,9 @@
 package accesslog
 
 import (
+	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -17,8 +20,10 @@ const (
 
 	// minShard has room for a line of the longest strings.
 	minShard = 64 << 10
-	// keepText is the capacity that a text buffer keeps after a burst.
+	// keepText is the capacity that a text buffer keeps after a burst, and keepFor how many batches in a row must leave most of a larger
+	// one unused before it is given back: under load a second's.
 	keepText    = 256 << 10
+	keepFor     = 50
 	recordBytes = int(unsafe.Sizeof(record{}))
 )
 
@@ -27,7 +32,6 @@ const (
 	textMethod = iota
 	textAuthority
 	textPath
-	textClient
 	textUserAgent
 	textRequestID
 	textTraceID
@@ -36,40 +40,48 @@ const (
 )
 
 // record is one line before it is encoded. Its strings live as long as the configuration or longer; those that do not are in the
-// batch's text, the i-th ending at ends[i] and beginning where the one before ends.
+// batch's text, one behind the other.
 type record struct {
-	start    time.Time
+	second   int64 // the start, Unix time
+	nanos    int32 // and its fraction
+	proto    exchange.Proto
 	took     time.Duration
 	bytesIn  int64
 	bytesOut int64
 	attempts int
 	status   int
-	proto    exchange.Proto
 	route    *exchange.RouteRef
 	bind     string
 	cluster  string
 	endpoint string
 	flag     exchange.Kind
-	ends     [textCount]uint32
+	client   netip.AddrPort
+	lengths  [textCount]uint16 // of the strings in the text
 }
 
-func (r *record) endedAt() int64 { return r.start.UnixNano() + int64(r.took) }
+func (r *record) endedAt() int64 { return r.second*int64(time.Second) + int64(r.nanos) + int64(r.took) }
 
 // batch is lines in the order their exchanges ended.
 type batch struct {
 	records []record
 	text    []byte
+	roomy   int // batches in a row that a smaller text buffer would have done for
 }
 
 func (b *batch) size() int { return len(b.text) + len(b.records)*recordBytes }
 
-// reset empties the batch for use again. A buffer that a burst made large is given back.
+// reset empties the batch for use again. Buffers that a burst made large are given back when it is over.
 func (b *batch) reset() {
 	if cap(b.text) > keepText && len(b.text) < cap(b.text)/4 {
+		b.roomy++
+	} else {
+		b.roomy = 0
+	}
+	if b.roomy == keepFor {
 		*b = batch{}
 		return
 	}
-	clear(b.records)
+	clear(b.records) // they hold configuration
 	b.records, b.text = b.records[:0], b.text[:0]
 }
 
@@ -101,34 +113,54 @@ func detailOf(x *exchange.Exchange) string {
 
 // add copies an exchange.
 func (b *batch) add(x *exchange.Exchange, e *Entry, detail string, query bool) {
-	b.records = append(b.records, record{
-		start: x.Start, took: e.Took, bytesIn: x.BytesIn, bytesOut: x.BytesOut, attempts: x.Attempts, status: x.Resp.Status,
-		proto: x.Peer.Proto, route: x.Route, bind: x.Peer.Bind, cluster: x.Cluster, endpoint: x.Endpoint,
-	})
-	r := &b.records[len(b.records)-1]
-	b.put(r, textMethod, x.Req.Method, maxText)
-	b.put(r, textAuthority, e.Authority, maxText)
-	b.put(r, textPath, pathOf(&x.Req, query), maxText)
-	if x.Peer.Remote.IsValid() {
-		b.text = x.Peer.Remote.AppendTo(b.text)
+	if len(b.records) == cap(b.records) {
+		b.records = slices.Grow(b.records, 1)
 	}
-	b.put(r, textClient, "", 0)
-	b.put(r, textUserAgent, x.Req.Fields.Get(exchange.UserAgent), maxText)
-	b.put(r, textRequestID, x.Req.Fields.Get(exchange.XRequestID), maxText)
-	b.put(r, textTraceID, x.TraceID, maxText)
+	b.records = b.records[:len(b.records)+1] // what is there is zero
+	r := &b.records[len(b.records)-1]
+	r.second, r.nanos, r.took = x.Start.Unix(), int32(x.Start.Nanosecond()), e.Took
+	r.bytesIn, r.bytesOut, r.attempts, r.status = x.BytesIn, x.BytesOut, x.Attempts, x.Resp.Status
+	r.proto, r.bind, r.client = x.Peer.Proto, x.Peer.Bind, x.Peer.Remote
+	r.route, r.cluster, r.endpoint = x.Route, x.Cluster, x.Endpoint
 	if x.Fault != nil {
 		r.flag = x.Fault.Kind
 	}
+	agent, id := agentAndID(x.Req.Fields)
+	b.put(r, textMethod, x.Req.Method, maxText)
+	b.put(r, textAuthority, e.Authority, maxText)
+	b.put(r, textPath, pathOf(&x.Req, query), maxText)
+	b.put(r, textUserAgent, agent, maxText)
+	b.put(r, textRequestID, id, maxText)
+	b.put(r, textTraceID, x.TraceID, maxText)
 	b.put(r, textDetail, detail, maxDetail)
 }
 
 func (b *batch) put(r *record, i int, s string, limit int) {
 	if len(s) > limit {
-		b.text = append(b.text, s[:limit]...)
-		s = cutMark
+		b.text = append(append(b.text, s[:limit]...), cutMark...)
+		r.lengths[i] = uint16(limit + len(cutMark))
+		return
 	}
 	b.text = append(b.text, s...)
-	r.ends[i] = uint32(len(b.text))
+	r.lengths[i] = uint16(len(s))
+}
+
+// agentAndID returns the first User-Agent and the first X-Request-Id.
+func agentAndID(fields exchange.Fields) (agent, id string) {
+	hasAgent, hasID := false, false
+	for i := range fields {
+		switch fields[i].ID {
+		case exchange.UserAgent:
+			if !hasAgent {
+				agent, hasAgent = fields[i].Value, true
+			}
+		case exchange.XRequestID:
+			if !hasID {
+				id, hasID = fields[i].Value, true
+			}
+		}
+	}
+	return agent, id
 }
 
 // pathOf returns the path as the client sent it, before normalisation and rewriting: what was tried is what the log is read for.
@@ -136,10 +168,8 @@ func pathOf(h *exchange.Head, query bool) string {
 	if query {
 		return h.Target
 	}
-	for i := range len(h.Target) {
-		if h.Target[i] == '?' {
-			return h.Target[:i]
-		}
+	if i := strings.IndexByte(h.Target, '?'); i >= 0 {
+		return h.Target[:i]
 	}
 	return h.Target
 }
@@ -147,12 +177,13 @@ func pathOf(h *exchange.Head, query bool) string {
 // cursor walks over a batch that was taken.
 type cursor struct {
 	batch *batch
-	text  string // the batch's text, copied once so that its parts can be handed out as strings
+	text  string // a view of what is left of the batch's text
 	next  int
-	begin uint32 // where the next record's text begins
 }
 
-func (c *cursor) reset(b *batch) { *c = cursor{batch: b, text: string(b.text)} }
+func (c *cursor) reset(b *batch) {
+	*c = cursor{batch: b, text: unsafe.String(unsafe.SliceData(b.text), len(b.text))}
+}
 
 // earliest returns the cursor whose next record ended first, nil when none has one. There are eight cursors at most.
 func earliest(cursors []cursor) (first *cursor) {
@@ -168,13 +199,14 @@ func earliest(cursors []cursor) (first *cursor) {
 	return first
 }
 
-// advance returns the next record and its strings.
-func (c *cursor) advance() (r *record, texts [textCount]string) {
+// advance returns the next record and its text.
+func (c *cursor) advance() (r *record, text string) {
 	r = &c.batch.records[c.next]
 	c.next++
-	for i, end := range r.ends {
-		texts[i] = c.text[c.begin:end]
-		c.begin = end
+	length := 0
+	for _, n := range r.lengths {
+		length += int(n)
 	}
-	return r, texts
+	text, c.text = c.text[:length], c.text[length:]
+	return r, text
 }

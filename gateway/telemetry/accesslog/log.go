@@ -2,18 +2,19 @@
 //
 // In flow exchanges that just ended; out flow lines to stdout, a file or a writer. What an exchange leaves behind is copied, not
 // encoded, on its goroutine: numbers into a record, strings (which are views that die with the exchange) into one growing text
-// buffer. One goroutine takes the filled buffers away, encodes them with slog's JSON handler and writes many lines at a time.
+// buffer. One goroutine takes the filled buffers away, encodes them and writes many lines at a time.
 //
 //	exchange ── Record ──> shard 0: records, text ─┐
-//	exchange ── Record ──> shard 1: records, text ─┼─ every 20 ms ─> merge by end time ─> slog.JSONHandler ─> sink
+//	exchange ── Record ──> shard 1: records, text ─┼─ every 20 ms ─> merge by end time ─> JSON lines ─> sink
 //	exchange ── Record ──> shard n: records, text ─┘
+//
+// The lines are what slog's JSON handler would write, at a tenth of its cost; a test holds the one against the other.
 //
 // Shards keep processors from meeting at one lock. Their size is bounded in bytes: when the sink is slow or stuck, further lines are
 // dropped and counted. The package knows nothing of metrics, traces or routes beyond their names.
 package accesslog
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -34,6 +35,9 @@ const (
 	// linger is how long the first line of a batch waits for company.
 	linger    = 20 * time.Millisecond
 	maxShards = 8
+	// chunk is how many encoded bytes are written at once. In between the writer gives way: on one processor an exchange would wait for
+	// the whole batch otherwise.
+	chunk = 64 << 10
 )
 
 // Options are the settings of a Log.
@@ -71,10 +75,9 @@ type Log struct {
 	sink      *sink
 	batches   []batch // what was taken from the shards, one each
 	cursors   []cursor
-	encoded   bytes.Buffer
+	encoder   encoder
+	encoded   []byte
 	pending   uint64 // lines in encoded
-	handler   slog.Handler
-	attrs     []slog.Attr
 	lastError time.Time
 }
 
@@ -96,9 +99,7 @@ func Open(o Options) (*Log, error) {
 		shards: make([]shard, n), limit: max(o.Buffer/n, minShard),
 		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		sink: sink, batches: make([]batch, n), cursors: make([]cursor, n),
-		attrs: make([]slog.Attr, 0, maxAttrs),
 	}
-	l.handler = slog.NewJSONHandler(&l.encoded, nil)
 	go l.run()
 	return l, nil
 }
@@ -219,8 +220,9 @@ func (l *Log) write(last bool) {
 			break
 		}
 		l.encode(c)
-		if l.encoded.Len() >= chunk {
+		if len(l.encoded) >= chunk {
 			l.flush()
+			runtime.Gosched()
 		}
 	}
 	l.flush()
@@ -230,12 +232,19 @@ func (l *Log) write(last bool) {
 	}
 }
 
+// encode appends the cursor's next record as a line.
+func (l *Log) encode(c *cursor) {
+	r, text := c.advance()
+	l.encoded = l.encoder.append(l.encoded, r, text)
+	l.pending++
+}
+
 // flush hands the encoded lines to the sink.
 func (l *Log) flush() {
 	if l.pending == 0 {
 		return
 	}
-	if err := l.sink.write(l.encoded.Bytes()); err != nil {
+	if err := l.sink.write(l.encoded); err != nil {
 		l.failed.Add(l.pending)
 		if now := time.Now(); now.Sub(l.lastError) >= time.Minute {
 			l.lastError = now
@@ -244,6 +253,6 @@ func (l *Log) flush() {
 	} else {
 		l.lines.Add(l.pending)
 	}
-	l.encoded.Reset()
+	l.encoded = l.encoded[:0]
 	l.pending = 0
 }

@@ -320,15 +320,27 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestBatchGivesABurstBack(t *testing.T) {
-	b := batch{text: make([]byte, 10, 2*keepText), records: make([]record, 1)}
-	b.reset()
-	if cap(b.text) != 0 {
-		t.Errorf("%d bytes kept", cap(b.text))
+	b := batch{text: make([]byte, 0, 2*keepText)}
+	use := func(bytes, times int) {
+		for range times {
+			b.text = append(b.text, make([]byte, bytes)...)
+			b.records = append(b.records, record{status: 200})
+			b.reset()
+		}
 	}
-	b = batch{text: make([]byte, 10, 100), records: make([]record, 1, 5)}
-	b.reset()
-	if cap(b.text) != 100 || cap(b.records) != 5 || b.size() != 0 {
-		t.Error("small buffers are not kept")
+	use(10, keepFor-1)
+	use(keepText, 1)
+	use(10, keepFor-1)
+	if cap(b.text) != 2*keepText || b.size() != 0 || cap(b.records) == 0 || b.records[:1][0] != (record{}) {
+		t.Errorf("while it may be needed again: room for %d bytes, %d in use", cap(b.text), b.size())
+	}
+	use(10, 1)
+	if cap(b.text) != 0 || cap(b.records) != 0 {
+		t.Errorf("room for %d bytes kept", cap(b.text))
+	}
+	use(10, 2*keepFor)
+	if cap(b.text) == 0 {
+		t.Error("a small buffer is not kept")
 	}
 }
 

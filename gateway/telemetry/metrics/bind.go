@@ -25,8 +25,13 @@ type Bind struct {
 type bindProto struct {
 	connections atomic.Int64
 	opened      atomic.Uint64
-	active      atomic.Int64
-	started     atomic.Uint64
+	// What is active is what started and has not ended: an exchange adds to each once.
+	started, ended atomic.Uint64
+}
+
+func (p *bindProto) active() float64 {
+	ended := p.ended.Load() // first: nothing ends before it starts
+	return float64(int64(p.started.Load() - ended))
 }
 
 func (b *Bind) of(p exchange.Proto) *bindProto {
@@ -46,14 +51,10 @@ func (b *Bind) Connections(p exchange.Proto, delta int) {
 }
 
 // Begin counts an exchange as active until End.
-func (b *Bind) Begin(p exchange.Proto) {
-	of := b.of(p)
-	of.started.Add(1)
-	of.active.Add(1)
-}
+func (b *Bind) Begin(p exchange.Proto) { b.of(p).started.Add(1) }
 
 // End ends what Begin began.
-func (b *Bind) End(p exchange.Proto) { b.of(p).active.Add(-1) }
+func (b *Bind) End(p exchange.Proto) { b.of(p).ended.Add(1) }
 
 // binds is read by every request and grows when a socket is opened: readers take an immutable map.
 type binds struct {
@@ -131,7 +132,7 @@ func (bs *binds) collect(ch chan<- prometheus.Metric, b *Bind) {
 			ch <- counter(bs.opened, opened, b.name, proto)
 		}
 		if p.started.Load() > 0 {
-			ch <- gauge(bs.active, float64(p.active.Load()), b.name, proto)
+			ch <- gauge(bs.active, p.active(), b.name, proto)
 		}
 	}
 }

@@ -15,8 +15,8 @@ type Cluster struct {
 	name        string
 	connections atomic.Int64
 	opened      atomic.Uint64
-	active      atomic.Int64
-	attempts    atomic.Uint64
+	// What is active is what was attempted and has not ended: an attempt adds to each once.
+	attempts, ended atomic.Uint64
 }
 
 func (c *Cluster) connected(delta int) {
@@ -27,15 +27,17 @@ func (c *Cluster) connected(delta int) {
 }
 
 // Begin counts an attempt as active until End.
-func (c *Cluster) Begin() {
-	c.attempts.Add(1)
-	c.active.Add(1)
-}
+func (c *Cluster) Begin() { c.attempts.Add(1) }
 
 // End ends what Begin began.
-func (c *Cluster) End() { c.active.Add(-1) }
+func (c *Cluster) End() { c.ended.Add(1) }
 
-func (c *Cluster) idle() bool { return c.connections.Load() == 0 && c.active.Load() == 0 }
+func (c *Cluster) active() int64 {
+	ended := c.ended.Load() // first: nothing ends before it begins
+	return int64(c.attempts.Load() - ended)
+}
+
+func (c *Cluster) idle() bool { return c.connections.Load() == 0 && c.active() == 0 }
 
 type clusters struct {
 	limit int
@@ -138,7 +140,7 @@ func (cs *clusters) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- gauge(cs.connections, float64(c.connections.Load()), c.name)
 		ch <- counter(cs.opened, opened, c.name)
-		ch <- gauge(cs.active, float64(c.active.Load()), c.name)
+		ch <- gauge(cs.active, float64(c.active()), c.name)
 		ch <- counter(cs.attempts, attempts, c.name)
 	}
 }

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
@@ -9,8 +10,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
 // The environment is the standard one of OpenTelemetry. A word that is not understood is reported and its default used, as the
@@ -43,18 +42,25 @@ type settings struct {
 	propagation propagation
 }
 
-// sampler decides whether an exchange is recorded.
+// sampler decides whether an exchange is recorded. Of traces without a decision it takes a share, by the id: whoever uses the same share
+// and OpenTelemetry's TraceIDRatioBased, which this is, takes the same traces.
 type sampler struct {
 	// followParent takes the decision that the request carries, if it carries one.
 	followParent bool
-	root         sdktrace.Sampler
+	// below is the share of the 63-bit numbers: ids whose last 63 bits (less one) are smaller are recorded.
+	below uint64
+}
+
+// newSampler makes a sampler for a share from 0 to 1.
+func newSampler(followParent bool, share float64) sampler {
+	return sampler{followParent, uint64(share * (1 << 63))}
 }
 
 func (s sampler) sample(in *incoming) bool {
 	if s.followParent && in.sampling != samplingOpen {
 		return in.sampling != samplingNo
 	}
-	return s.root.ShouldSample(sdktrace.SamplingParameters{TraceID: in.trace}).Decision == sdktrace.RecordAndSample
+	return binary.BigEndian.Uint64(in.trace[len(in.trace)/2:])>>1 < s.below
 }
 
 func readEnv(log *slog.Logger) (settings, error) {
@@ -112,14 +118,14 @@ func readSampler(log *slog.Logger) sampler {
 	kind, followParent := strings.CutPrefix(name, "parentbased_")
 	switch kind {
 	case "always_on":
-		return sampler{followParent, sdktrace.AlwaysSample()}
+		return newSampler(followParent, 1)
 	case "always_off":
-		return sampler{followParent, sdktrace.NeverSample()}
+		return newSampler(followParent, 0)
 	case "traceidratio":
-		return sampler{followParent, sdktrace.TraceIDRatioBased(readRatio(log))}
+		return newSampler(followParent, readRatio(log))
 	}
 	log.Warn("a sampler that is not known is replaced by parentbased_traceidratio at 1 %", "variable", envSampler, "value", name)
-	return sampler{true, sdktrace.TraceIDRatioBased(defaultRatio)}
+	return newSampler(true, defaultRatio)
 }
 
 // readRatio returns the sampler's argument. A ratio sampler that is named without one records everything, says the specification.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -101,7 +102,8 @@ func request(f exchange.Fields) *exchange.Exchange {
 // run takes one exchange through a tracer and returns what the upstream got.
 func run(t *testing.T, tracer *Tracer, x *exchange.Exchange) exchange.Fields {
 	t.Helper()
-	_, span := tracer.Begin(t.Context(), x)
+	var span Span
+	tracer.Begin(t.Context(), x, &span)
 	out := x.Req.Fields.Clone()
 	span.Inject(&out)
 	span.End(x, 3*time.Millisecond, x.Req.Authority)
@@ -244,7 +246,7 @@ func TestSampling(t *testing.T) {
 				t.Fatalf("%d spans, want %d", len(spans), tt.want)
 			}
 			in, out := defaultPropagation().extract(tt.in), propagation{read: formatW3C}.extract(upstream)
-			if in.trace.IsValid() && in.trace != out.trace || !out.trace.IsValid() || out.traceID() != x.TraceID || out.span == in.span {
+			if in.trace.IsValid() && in.trace != out.trace || !out.trace.IsValid() || out.traceID(x) != x.TraceID || out.span == in.span {
 				t.Errorf("in %v, out %v, log %s", in.trace, out.trace, x.TraceID)
 			}
 			if sampled := out.flags&flagSampled != 0; sampled != (tt.want == 1) {
@@ -280,6 +282,20 @@ func TestDefaultRatio(t *testing.T) {
 	}
 }
 
+// TestSamplerAgreesWithTheSDK: two hops with one share must record the same traces.
+func TestSamplerAgreesWithTheSDK(t *testing.T) {
+	for _, share := range []float64{0, 1e-9, 0.01, 0.5, 0.999, 1} {
+		ours, theirs := newSampler(false, share), sdktrace.TraceIDRatioBased(share)
+		for range 10_000 {
+			id := newTraceID()
+			want := theirs.ShouldSample(sdktrace.SamplingParameters{TraceID: id}).Decision == sdktrace.RecordAndSample
+			if got := ours.sample(&incoming{trace: id}); got != want {
+				t.Fatalf("share %v, trace %v: %t, want %t", share, id, got, want)
+			}
+		}
+	}
+}
+
 func TestOffPassesFieldsAndKeepsTheID(t *testing.T) {
 	setEnv(t, nil)
 	tracer, err := New(t.Context(), Options{FromEnv: true})
@@ -296,10 +312,10 @@ func TestOffPassesFieldsAndKeepsTheID(t *testing.T) {
 		t.Errorf("trace id %q, on %t", x.TraceID, tracer.On())
 	}
 	allocs := testing.AllocsPerRun(100, func() {
-		ctx, span := tracer.Begin(context.Background(), x)
+		var span Span
+		tracer.Begin(context.Background(), x, &span)
 		span.Inject(&x.Req.Fields)
 		span.End(x, 0, "")
-		_ = ctx
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)

@@ -73,14 +73,14 @@ type incoming struct {
 	traceText, spanText string
 }
 
-// traceID returns the 32 hex digits, "" when there is no trace.
-func (in *incoming) traceID() string {
-	switch {
-	case in.traceText != "" || !in.trace.IsValid():
+// traceID returns the 32 hex digits, valid as long as the exchange; "" when there is no trace.
+func (in *incoming) traceID(x *exchange.Exchange) string {
+	if in.traceText != "" || !in.trace.IsValid() {
 		return in.traceText
-	default:
-		return in.trace.String()
 	}
+	var buf [2 * len(in.trace)]byte
+	hex.Encode(buf[:], in.trace[:])
+	return x.Keep(buf[:])
 }
 
 // once is the value of a field that must come once.
@@ -89,53 +89,90 @@ type once struct {
 	count int
 }
 
-func (o *once) set(v string) { o.value, o.count = strings.Trim(v, " \t"), o.count+1 }
+func (o *once) set(v string) { o.value, o.count = v, o.count+1 }
 
 func (o *once) get() string {
-	if o.count == 1 {
-		return o.value
+	if o.count != 1 {
+		return ""
 	}
-	return ""
+	v := o.value
+	for v != "" && (v[0] == ' ' || v[0] == '\t') {
+		v = v[1:]
+	}
+	for v != "" && (v[len(v)-1] == ' ' || v[len(v)-1] == '\t') {
+		v = v[:len(v)-1]
+	}
+	return v
 }
 
 type carried struct{ traceparent, b3, trace, span, parent, sampled, flags once }
 
-// extract reads the request's trace context in one pass over its fields.
+// The fields of each format as bits by ID, so that one pass over a request's fields tells which came. It does not compile when an ID has no
+// bit any more.
+const (
+	maskW3C      = uint64(1) << exchange.Traceparent
+	maskState    = uint64(1) << exchange.Tracestate
+	maskB3Single = uint64(1) << exchange.B3
+	maskB3Multi  = uint64(1)<<exchange.XB3TraceID | uint64(1)<<exchange.XB3SpanID | uint64(1)<<exchange.XB3ParentSpanID |
+		uint64(1)<<exchange.XB3Sampled | uint64(1)<<exchange.XB3Flags
+)
+
+// maskOf returns the bits of the fields; names without one are left out.
+func maskOf(fields exchange.Fields) (mask uint64) {
+	for i := range fields {
+		mask |= uint64(1) << fields[i].ID
+	}
+	return mask
+}
+
+// formatsIn returns the formats that have at least one field.
+func formatsIn(mask uint64) (f formats) {
+	if mask&maskW3C != 0 {
+		f |= formatW3C
+	}
+	if mask&maskB3Single != 0 {
+		f |= formatB3Single
+	}
+	if mask&maskB3Multi != 0 {
+		f |= formatB3Multi
+	}
+	return f
+}
+
+// extract reads the request's trace context. Most requests have none, which the first look at their fields settles.
 func (p propagation) extract(fields exchange.Fields) (in incoming) {
+	if in.came = p.read & formatsIn(maskOf(fields)); in.came != 0 {
+		in.read(fields)
+	}
+	return in
+}
+
+// read parses the formats that came.
+func (in *incoming) read(fields exchange.Fields) {
 	var c carried
 	for i := range fields {
 		switch value := fields[i].Value; fields[i].ID {
 		case exchange.Traceparent:
 			c.traceparent.set(value)
-			in.came |= formatW3C
 		case exchange.B3:
 			c.b3.set(value)
-			in.came |= formatB3Single
 		case exchange.XB3TraceID:
 			c.trace.set(value)
-			in.came |= formatB3Multi
 		case exchange.XB3SpanID:
 			c.span.set(value)
-			in.came |= formatB3Multi
 		case exchange.XB3ParentSpanID:
 			c.parent.set(value)
-			in.came |= formatB3Multi
 		case exchange.XB3Sampled:
 			c.sampled.set(value)
-			in.came |= formatB3Multi
 		case exchange.XB3Flags:
 			c.flags.set(value)
-			in.came |= formatB3Multi
 		}
 	}
-	in.came &= p.read
 	switch {
-	case in.came == 0:
 	case in.came&formatW3C != 0 && in.parseTraceparent(c.traceparent.get()):
 	case in.came&formatB3Single != 0 && in.parseB3(c.b3.get()):
 	case in.came&formatB3Multi != 0 && in.parseB3Multi(&c):
 	}
-	return in
 }
 
 // parseTraceparent is W3C Trace Context 3.2.2 and, for versions to come, 3.2.4.
@@ -258,12 +295,22 @@ func unhex(dst []byte, text string) bool {
 	if len(text) != 2*len(dst) {
 		return false
 	}
-	for i := range len(text) {
-		if c := text[i]; 'A' <= c && c <= 'F' {
-			return false
-		}
+	all := byte(0)
+	for i := range dst {
+		high, low := nibbles[text[2*i]], nibbles[text[2*i+1]]
+		all |= high | low
+		dst[i] = high<<4 | low
 	}
-	var buf [32]byte
-	_, err := hex.Decode(dst, buf[:copy(buf[:], text)])
-	return err == nil
+	return all < 16
 }
+
+// nibbles is indexed by a hex digit; whatever is none has bits beyond the lowest four. It is never written after start.
+var nibbles = func() (table [256]byte) {
+	for i := range table {
+		table[i] = 0xff
+	}
+	for value, digit := range []byte("0123456789abcdef") {
+		table[digit] = byte(value)
+	}
+	return table
+}()

@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/contrib/propagators/b3"
 	otelpropagation "go.opentelemetry.io/otel/propagation"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"gatehouse.dev/gatehouse/gateway/exchange"
@@ -103,7 +102,7 @@ func TestExtract(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			in := defaultPropagation().extract(tt.fields)
-			got := result{in.traceID(), in.spanText, in.sampling, in.flags, in.w3c}
+			got := result{in.traceID(&exchange.Exchange{}), in.spanText, in.sampling, in.flags, in.w3c}
 			if got != tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
@@ -166,7 +165,7 @@ func FuzzExtract(f *testing.F) {
 func TestInject(t *testing.T) {
 	const mine = "00-" + traceA + "-1111111111111111-01"
 	tracer := &Tracer{propagation: defaultPropagation()}
-	base := Span{tracer: tracer, traceparent: mine, sampled: true, parent: spanA, keepState: true, came: formatW3C}
+	base := Span{tracer: tracer, x: &exchange.Exchange{}, traceparent: mine, sampled: true, parent: spanA, keepState: true, came: formatW3C}
 	with := func(change func(*Span)) Span { s := base; change(&s); return s }
 	tests := map[string]struct {
 		span Span
@@ -213,13 +212,13 @@ func sortFields(f exchange.Fields) {
 }
 
 func TestEnv(t *testing.T) {
-	ratio := func(f float64) string { return sdktrace.TraceIDRatioBased(f).Description() }
+	share := func(f float64) *float64 { return &f }
 	all := defaultPropagation()
 	tests := map[string]struct {
 		env      map[string]string
 		endpoint string
 		protocol string
-		sampler  string // "" means the default
+		sampler  *float64 // nil means the default
 		follow   bool
 		prop     *propagation
 		warns    string
@@ -237,11 +236,11 @@ func TestEnv(t *testing.T) {
 		"disabled":        {env: map[string]string{envEndpoint: "http://c", envDisabled: "TRUE"}, follow: true},
 		"no exporter":     {env: map[string]string{envEndpoint: "http://c", envExporter: "none"}, follow: true},
 		"other exporter":  {env: map[string]string{envEndpoint: "http://c", envExporter: "zipkin"}, follow: true, warns: "zipkin"},
-		"always on":       {env: map[string]string{envSampler: "always_on"}, sampler: sdktrace.AlwaysSample().Description()},
-		"always off":      {env: map[string]string{envSampler: "parentbased_always_off"}, sampler: sdktrace.NeverSample().Description(), follow: true},
-		"ratio":           {env: map[string]string{envSampler: "traceidratio", envSamplerArg: "0.25"}, sampler: ratio(0.25)},
-		"ratio without":   {env: map[string]string{envSampler: "parentbased_traceidratio"}, sampler: ratio(1), follow: true},
-		"argument alone":  {env: map[string]string{envSamplerArg: "0.5"}, sampler: ratio(0.5), follow: true},
+		"always on":       {env: map[string]string{envSampler: "always_on"}, sampler: share(1)},
+		"always off":      {env: map[string]string{envSampler: "parentbased_always_off"}, sampler: share(0), follow: true},
+		"ratio":           {env: map[string]string{envSampler: "traceidratio", envSamplerArg: "0.25"}, sampler: share(0.25)},
+		"ratio without":   {env: map[string]string{envSampler: "parentbased_traceidratio"}, sampler: share(1), follow: true},
+		"argument alone":  {env: map[string]string{envSamplerArg: "0.5"}, sampler: share(0.5), follow: true},
 		"ratio over 1":    {env: map[string]string{envSamplerArg: "7"}, follow: true, warns: "0 to 1"},
 		"ratio NaN":       {env: map[string]string{envSamplerArg: "NaN"}, follow: true, warns: "0 to 1"},
 		"other sampler":   {env: map[string]string{envSampler: "jaeger_remote"}, follow: true, warns: "jaeger_remote"},
@@ -267,12 +266,11 @@ func TestEnv(t *testing.T) {
 			if got.endpoint != tt.endpoint || got.protocol != tt.protocol {
 				t.Errorf("endpoint %q protocol %q", got.endpoint, got.protocol)
 			}
-			want := tt.sampler
-			if want == "" {
-				want = ratio(defaultRatio)
+			if tt.sampler == nil {
+				tt.sampler = share(defaultRatio)
 			}
-			if got.sampler.root.Description() != want || got.sampler.followParent != tt.follow {
-				t.Errorf("sampler %s, follows its parent: %t", got.sampler.root.Description(), got.sampler.followParent)
+			if want := newSampler(tt.follow, *tt.sampler); got.sampler != want {
+				t.Errorf("sampler %+v, want %+v", got.sampler, want)
 			}
 			if tt.prop == nil {
 				tt.prop = &all

@@ -3,8 +3,8 @@
 //
 // In flow a request's fields and, at the end, what the exchange became; out flow the fields for the upstream and OTLP over gRPC or
 // HTTP. The decision is made here, before the OpenTelemetry SDK is entered, so that the 99 of 100 exchanges that are not recorded
-// cost one small string. Without an endpoint in the environment tracing is off: fields pass untouched and the trace id is read for
-// the access log. The package knows nothing of metrics or logs.
+// allocate nothing: what is written for the upstream lies in memory of the exchange. Without an endpoint in the environment tracing is
+// off: fields pass untouched and the trace id is read for the access log. The package knows nothing of metrics or logs.
 package trace
 
 import (
@@ -82,8 +82,9 @@ func (t *Tracer) Shutdown(ctx context.Context) error {
 // Span is one exchange's place in its trace. The zero Span, and every Span while tracing is off, does nothing.
 type Span struct {
 	tracer *Tracer
-	sdk    oteltrace.Span // nil when the span is not recorded
-	// traceparent is the field for the upstream; the trace id of the access log is a part of it.
+	x      *exchange.Exchange // keeps what Inject writes
+	sdk    oteltrace.Span     // nil when the span is not recorded
+	// traceparent is the field for the upstream; the trace id of the access log is a part of it. A view, kept by the exchange.
 	traceparent string
 	// parent is the hex span id that the request came with, "" when the trace begins here. It is a view.
 	parent  string
@@ -97,19 +98,20 @@ type Span struct {
 // traceIDKey carries the id of a trace that begins here to the SDK.
 type traceIDKey struct{}
 
-// Begin reads the request's trace context, sets x.TraceID and starts a span when the exchange is sampled. The returned context
-// carries the span, so that spans started below become its children.
-func (t *Tracer) Begin(ctx context.Context, x *exchange.Exchange) (context.Context, Span) {
+// Begin reads the request's trace context, sets x.TraceID and makes s, a zero Span, the exchange's; it is recorded when the exchange is
+// sampled. The returned context carries it then, so that spans started below become its children; else it is ctx as it came.
+func (t *Tracer) Begin(ctx context.Context, x *exchange.Exchange, s *Span) context.Context {
 	in := t.propagation.extract(x.Req.Fields)
 	if t.provider == nil {
-		x.TraceID = in.traceID()
-		return ctx, Span{}
+		x.TraceID = in.traceID(x)
+		return ctx
 	}
 	begins := !in.trace.IsValid()
 	if begins {
 		in.trace = newTraceID()
 	}
-	s := Span{tracer: t, came: in.came, keepState: in.w3c, parent: in.spanText, sampled: t.sampler.sample(&in)}
+	s.tracer, s.x, s.came, s.keepState, s.parent = t, x, in.came, in.w3c, in.spanText
+	s.sampled = t.sampler.sample(&in)
 	s.debug = in.sampling == samplingDebug && s.sampled
 	var id oteltrace.SpanID
 	if s.sampled {
@@ -118,9 +120,11 @@ func (t *Tracer) Begin(ctx context.Context, x *exchange.Exchange) (context.Conte
 	} else {
 		id = newSpanID()
 	}
-	s.traceparent = formatTraceparent(in.trace, id, in.flags&flagRandom|flagIf(s.sampled))
+	var buf [traceparentLen]byte
+	formatTraceparent(&buf, &in.trace, &id, in.flags&flagRandom|flagIf(s.sampled))
+	s.traceparent = x.Keep(buf[:])
 	x.TraceID = s.traceparent[traceStart:traceEnd]
-	return ctx, s
+	return ctx
 }
 
 // record starts the SDK's span.
@@ -179,13 +183,11 @@ func newSpanID() (id oteltrace.SpanID) {
 }
 
 // formatTraceparent writes version 00 of the field (W3C Trace Context 3.2).
-func formatTraceparent(trace oteltrace.TraceID, span oteltrace.SpanID, flags byte) string {
-	var b [traceparentLen]byte
+func formatTraceparent(b *[traceparentLen]byte, trace *oteltrace.TraceID, span *oteltrace.SpanID, flags byte) {
 	b[0], b[1], b[traceStart-1], b[traceEnd], b[spanEnd] = '0', '0', '-', '-', '-'
 	hex.Encode(b[traceStart:traceEnd], trace[:])
 	hex.Encode(b[spanStart:spanEnd], span[:])
-	hex.Encode(b[spanEnd+1:], []byte{flags})
-	return string(b[:])
+	b[spanEnd+1], b[spanEnd+2] = '0', '0'+flags // there are two flags
 }
 
 func flagIf(sampled bool) byte {
