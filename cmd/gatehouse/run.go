@@ -82,6 +82,7 @@ func run(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return err
 	}
+	tuneRuntime(logger)
 	folder, err := openFolder(o.config, o.state)
 	if err != nil {
 		return err

@@ -17,8 +17,8 @@ import (
 
 // HTTP/3 frame and stream types (RFC 9114 7.2, 6.2) and error codes (8.1).
 const (
-	h3Data     = 0x0
-	h3Headers  = 0x1
+	H3Data     = 0x0
+	H3Headers  = 0x1
 	h3Settings = 0x4
 	h3GoAway   = 0x7
 
@@ -203,7 +203,7 @@ func (c *H3Conn) open(req Request, host string) (Stream, error) {
 }
 
 // OpenFields sends a HEADERS frame with these fields, whatever they are.
-func (c *H3Conn) OpenFields(fields Fields) (Stream, error) {
+func (c *H3Conn) OpenFields(fields Fields) (H3Stream, error) {
 	if req := fields.Get(":protocol"); req != "" {
 		select {
 		case <-c.Settled: // RFC 9220 3: only after the server's SETTINGS allowed it
@@ -223,10 +223,11 @@ func (c *H3Conn) OpenFields(fields Fields) (Stream, error) {
 			str.CancelWrite(h3RequestCancelled)
 		}
 	})
-	return s, s.frame(h3Headers, fieldBlock(fields))
+	return s, s.frame(H3Headers, FieldBlock(fields))
 }
 
-func fieldBlock(fields Fields) []byte {
+// FieldBlock encodes a field section as it is given, without Huffman's help or a dynamic table.
+func FieldBlock(fields Fields) []byte {
 	var block bytes.Buffer
 	enc := qpack.NewEncoder(&block)
 	for _, f := range fields {
@@ -245,6 +246,21 @@ type h3Stream struct {
 	trailers Fields
 }
 
+// H3Stream is a request stream, frame by frame.
+type H3Stream interface {
+	Stream
+	// Frame sends one frame, whatever it is.
+	Frame(kind uint64, payload []byte) error
+	// QUIC is the stream below.
+	QUIC() *quic.Stream
+}
+
+// Frame implements H3Stream.
+func (s *h3Stream) Frame(kind uint64, payload []byte) error { return s.frame(kind, payload) }
+
+// QUIC implements H3Stream.
+func (s *h3Stream) QUIC() *quic.Stream { return s.str }
+
 func (s *h3Stream) frame(kind uint64, payload []byte) error {
 	buf := quicvarint.Append(nil, kind)
 	buf = quicvarint.Append(buf, uint64(len(payload)))
@@ -254,7 +270,7 @@ func (s *h3Stream) frame(kind uint64, payload []byte) error {
 
 // Write sends one DATA frame.
 func (s *h3Stream) Write(p []byte) (int, error) {
-	if err := s.frame(h3Data, p); err != nil {
+	if err := s.frame(H3Data, p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -267,7 +283,7 @@ func (s *h3Stream) CloseWrite(trailers Fields) error {
 		for i, f := range trailers {
 			low[i] = Field{strings.ToLower(f.Name), f.Value}
 		}
-		if err := s.frame(h3Headers, fieldBlock(low)); err != nil {
+		if err := s.frame(H3Headers, FieldBlock(low)); err != nil {
 			return err
 		}
 	}
@@ -300,11 +316,11 @@ func (s *h3Stream) Next() (Head, error) {
 			return Head{}, s.wrap(unexpected(err))
 		}
 		switch kind {
-		case h3Headers:
+		case H3Headers:
 			fields, status, err := decodeBlock(payload)
 			s.final = status >= 200
 			return Head{status, fields}, err
-		case h3Data:
+		case H3Data:
 			return Head{}, errors.New("DATA before HEADERS")
 		}
 	}
@@ -323,7 +339,7 @@ func (s *h3Stream) Read(p []byte) (int, error) {
 			}
 			return 0, s.wrap(err)
 		}
-		if kind == h3Data {
+		if kind == H3Data {
 			if s.left, err = quicvarint.Read(s.r); err != nil {
 				return 0, s.wrap(unexpected(err))
 			}
@@ -337,7 +353,7 @@ func (s *h3Stream) Read(p []byte) (int, error) {
 		if _, err := io.ReadFull(s.r, payload); err != nil {
 			return 0, s.wrap(unexpected(err))
 		}
-		if kind == h3Headers {
+		if kind == H3Headers {
 			if s.trailers, _, err = decodeBlock(payload); err != nil {
 				return 0, err
 			}

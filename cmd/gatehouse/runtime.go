@@ -1,0 +1,30 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+)
+
+const (
+	// gcPercent lets the heap grow to four times what is alive before it is collected: what is alive in a gateway is small next to the
+	// machine, and what is collected (handshakes, HTTP/3) is short-lived. GOGC overrides it.
+	gcPercent = 300
+	// memoryShare is the part of the container's memory beyond which the collector works harder; the rest is for the kernel's socket
+	// buffers and for what Go does not count. GOMEMLIMIT overrides it.
+	memoryShare = 0.9
+)
+
+// tuneRuntime fits Go's runtime to a proxy and to the container it runs in. The number of threads needs nothing: Go takes it from the
+// container's CPU limit and follows its changes.
+func tuneRuntime(logger *slog.Logger) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	// It leaves a GOMEMLIMIT alone, and memory that has no limit too.
+	if limit, err := memlimit.Set(memlimit.WithProvider(memlimit.FromCgroup), memlimit.WithRatio(memoryShare)); err == nil && limit > 0 {
+		logger.Debug("memory limit", "bytes", limit)
+	}
+}
