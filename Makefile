@@ -24,7 +24,7 @@ TOOL := $(GO) tool -modfile=.ci/tools/go.mod
 help: ## list the commands
 	@echo 'Usage: make COMMAND'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
 .PHONY: build
 build: ## build every program into bin/
@@ -59,8 +59,20 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
 	done
 
+# What `make bench` measures, how often and for how long; bench/README.md says what else there is.
+SCENARIO ?= *
+ROUNDS   ?= 3
+DURATION ?= 5s
+PEERS    ?=
+BENCHFLAGS ?=
+
 .PHONY: bench
-bench: ## run the benchmarks
+# A gateway that is named by BENCH_GATEHOUSE need not be built.
+bench: $(if $(BENCH_GATEHOUSE),,build) ## load the gateway and its peers side by side: SCENARIO=h1,h2 ROUNDS=3 DURATION=5s PEERS=
+	$(GO) run ./bench -scenario '$(SCENARIO)' -rounds $(ROUNDS) -duration $(DURATION) -peers '$(PEERS)' $(BENCHFLAGS)
+
+.PHONY: microbench
+microbench: ## run the Go benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: clean
