@@ -71,6 +71,13 @@ BENCHFLAGS ?=
 bench: $(if $(BENCH_GATEHOUSE),,build) ## load the gateway and its peers side by side: SCENARIO=h1,h2 ROUNDS=3 DURATION=5s PEERS=
 	$(GO) run ./bench -scenario '$(SCENARIO)' -rounds $(ROUNDS) -duration $(DURATION) -peers '$(PEERS)' $(BENCHFLAGS)
 
+# The compiler takes cmd/gatehouse/default.pgo by itself.
+.PHONY: pgo
+pgo: build ## measure anew what the compiler optimises the gateway for: cmd/gatehouse/default.pgo
+	rm -rf .bench/profile
+	$(GO) run ./bench -scenario 'h1,h1tls,h2,h3,grpc-unary,routes-1000,features,handshake-full' -peers gatehouse -rounds 1 -duration 10s -profile .bench/profile
+	$(GO) tool pprof -proto -output cmd/gatehouse/default.pgo .bench/profile/*.pprof
+
 .PHONY: microbench
 microbench: ## run the Go benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...

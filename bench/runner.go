@@ -193,7 +193,7 @@ func toSample(res load.Result, m *meter) report.Sample {
 		Tool: res.Tool, Seconds: res.Seconds, Requests: res.Requests, Errors: res.Errors, Reconnects: res.Reconnects, Bytes: res.Bytes,
 		CPU: (m.after.CPU - m.before.CPU).Seconds(), Window: m.window.Seconds(), Others: m.others.Seconds(), RSS: m.after.RSS,
 		P50: micros(res.P50), P99: micros(res.P99), P999: micros(res.P999), Late: micros(res.Late),
-		Rate: res.Rate, PerConnection: res.PerConnection, Changes: res.Changes, FirstError: res.FirstError,
+		Rate: res.Rate, PerConnection: res.PerConnection, Changes: res.Changes, Applied: micros(res.Applied), FirstError: res.FirstError,
 	}
 }
 

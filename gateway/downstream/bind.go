@@ -94,7 +94,8 @@ func (b *bind) tick() {
 		case <-b.over:
 			b.workers.close()
 			return
-		case now := <-ticker.C:
+		case <-ticker.C:
+			now := time.Now() // the tick may have waited, and a limit must not fire early
 			b.workers.tick()
 			clients = b.clients.all(clients[:0])
 			for i, c := range clients {

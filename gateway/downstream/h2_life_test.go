@@ -347,43 +347,62 @@ func (h *house) drained() chan error {
 	return done
 }
 
+// A drain lets what is under way finish, and what is on its way begin.
 func TestH2Drain(t *testing.T) {
+	handler := newWaits()
+	p, s, served := untimed(t, handler)
+	p.open(1, false, ":method", "POST")
+	<-handler.begun
+	p.silent = true // the second step comes with the answer to PING
+	s.drain()
+	p.until("GOAWAY", func() bool { return len(p.goAways) == 1 })
+	if got := p.goAways[0]; got.last != 1<<31-1 || got.code != http2.ErrCodeNo {
+		t.Errorf("the first is %+v", got)
+	}
+	p.open(3, true) // on its way at that time: it is served
+	<-handler.begun
+	p.ok(p.frame.WritePing(true, h2DrainPing))
+	p.until("GOAWAY", func() bool { return len(p.goAways) == 2 })
+	if got := p.goAways[1]; got.last != 3 || got.code != http2.ErrCodeNo {
+		t.Errorf("the second is %+v", got)
+	}
+	p.open(5, false)
+	p.ok(p.frame.WriteData(5, true, []byte("nobody reads this")))
+	close(handler.goOn)
+	p.ok(p.frame.WriteData(1, true, []byte("rest")))
+	for _, id := range []uint32{1, 3} {
+		if a := p.answer(id); a.status != 200 {
+			t.Errorf("stream %d: %+v", id, a)
+		}
+	}
+	p.end()
+	if len(p.goAways) != 2 || p.streams[5] != nil {
+		t.Errorf("GOAWAY %+v, stream 5 %+v", p.goAways, p.streams[5])
+	}
+	_ = p.conn.Close()
+	<-served
+	s.client.bind.workers.close()
+}
+
+func TestH2Shutdown(t *testing.T) {
 	each(t, func(t *testing.T, secure bool) {
 		handler := newWaits()
 		h := build(t, houseOptions{secure: secure, handler: handler})
 		idle, busy := h.visit2(t), h.visit2(t)
 		idle.until("the handshake", func() bool { return idle.acked == 1 })
-		busy.open(1, false, ":method", "POST")
+		busy.open(1, true)
 		<-handler.begun
-		busy.silent = true // the second step comes with the answer to PING
 		done := h.drained()
-		busy.until("GOAWAY", func() bool { return len(busy.goAways) == 1 })
-		if got := busy.goAways[0]; got.last != 1<<31-1 || got.code != http2.ErrCodeNo {
-			t.Errorf("the first is %+v", got)
-		}
-		busy.open(3, true) // on its way at that time: it is served
-		<-handler.begun
-		busy.ok(busy.frame.WritePing(true, h2DrainPing))
-		busy.until("GOAWAY", func() bool { return len(busy.goAways) == 2 })
-		if got := busy.goAways[1]; got.last != 3 || got.code != http2.ErrCodeNo {
-			t.Errorf("the second is %+v", got)
-		}
-		busy.open(5, true)
-		close(handler.goOn)
-		busy.ok(busy.frame.WriteData(1, true, []byte("rest")))
-		for _, id := range []uint32{1, 3} {
-			if a := busy.answer(id); a.status != 200 {
-				t.Errorf("stream %d: %+v", id, a)
-			}
-		}
-		busy.end()
-		if len(busy.goAways) != 2 || busy.streams[5] != nil {
-			t.Errorf("GOAWAY %+v, stream 5 %+v", busy.goAways, busy.streams[5])
-		}
 		if got := idle.end(); len(idle.goAways) != 2 || got.last != 0 || got.code != http2.ErrCodeNo {
 			t.Errorf("the idle one got %+v", idle.goAways)
 		}
-		_, _ = idle.conn.Close(), busy.conn.Close()
+		_ = idle.conn.Close()
+		close(handler.goOn)
+		if a := busy.answer(1); a.status != 200 {
+			t.Errorf("got %+v", a)
+		}
+		busy.end()
+		_ = busy.conn.Close()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}

@@ -185,7 +185,9 @@ func (p *h2peer) step() error {
 		a.reset, a.code = true, f.ErrCode
 	case *http2.DataFrame:
 		a := p.stream(f.StreamID)
-		a.frames++
+		if len(f.Data()) > 0 { // an empty one is the end alone
+			a.frames++
+		}
 		a.body = append(a.body, f.Data()...)
 		a.ended = a.ended || f.StreamEnded()
 	case *http2.MetaHeadersFrame:

@@ -115,6 +115,9 @@ func TestH3ControlStreams(t *testing.T) {
 				if err != nil && tc.code == 0 { // otherwise the connection may have ended already
 					t.Fatal(err)
 				}
+				if err != nil {
+					break
+				}
 				if i+1 == tc.close {
 					_ = str.Close()
 				}

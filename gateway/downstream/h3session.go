@@ -275,7 +275,8 @@ func (s *h3Session) acceptUni() {
 // uni reads a unidirectional stream (RFC 9114 6.2). Its errors are connection errors, or the connection's end.
 func (s *h3Session) uni(str *quic.ReceiveStream) error {
 	var memory [64]byte
-	kind, rest := uint64(0), []byte(nil)
+	var kind uint64
+	var rest []byte
 	for have := 0; ; {
 		n, err := str.Read(memory[have:])
 		have += n
@@ -334,7 +335,8 @@ func (s *h3Session) readControl(src io.Reader) error {
 func (s *h3Session) readQPACK(kind uint64, str *quic.ReceiveStream, memory, rest []byte) error {
 	var acknowledgements h3.Acknowledgements
 	for {
-		acts, err := len(rest), error(nil)
+		acts := len(rest)
+		var err error
 		if kind == h3.StreamEncoder {
 			err = h3.CheckEncoder(rest)
 		} else {

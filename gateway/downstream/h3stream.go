@@ -261,8 +261,8 @@ func (st *h3Stream) release() {
 }
 
 // tick ends what is overdue, and begins the watch over a client that may give the response up. To watch every stream from its beginning
-// would cost as many allocations as all else of ours together, for exchanges that are over within a moment; so the first moments of an
-// exchange, a period of the ticker at most, go unwatched. It is called with session.mu held.
+// would cost five allocations, where nothing else of ours makes any, for exchanges that are over within a moment; so the first moments of
+// an exchange, a period of the ticker at most, go unwatched. It is called with session.mu held.
 func (st *h3Stream) tick(now time.Time) {
 	st.mu.Lock()
 	if st.life != nil && st.unwatch == nil && !st.fired {

@@ -205,7 +205,8 @@ func (h *http3Server) tick() {
 		select {
 		case <-h.over:
 			return
-		case now := <-ticker.C:
+		case <-ticker.C:
+			now := time.Now() // the tick may have waited, and a limit must not fire early
 			sessions = h.all(sessions[:0])
 			for i, s := range sessions {
 				s.tick(now)

@@ -98,8 +98,12 @@ func (m *h2Mux) try(s *h2Stream, a *Attempt) (fault *exchange.Fault, sent bool) 
 		if fault := m.acquire(s); fault != nil {
 			return fault, false
 		}
-		if s.found.h1 {
+		if s.found.h1 && !s.send.holdsBody() {
 			return m.overH1(s, a), false
+		}
+		if s.found.h1 { // the endpoint changed its mind
+			s.found.close()
+			break
 		}
 		if a.Request.Protocol != "" && !s.found.conn.takesConnect() {
 			s.found.conn.release()
@@ -109,7 +113,7 @@ func (m *h2Mux) try(s *h2Stream, a *Attempt) (fault *exchange.Fault, sent bool) 
 			return fault, true
 		}
 	}
-	fault = exchange.NewFault(exchange.UpstreamReset, errors.New("the endpoint closes its connections (GOAWAY) before a request can be sent"))
+	fault = exchange.NewFault(exchange.UpstreamReset, errors.New("the endpoint closes its connections before a request can be sent"))
 	fault.Retryable = true
 	return fault, false
 }
@@ -307,9 +311,7 @@ func (m *h2Mux) choseH1(life *exchange.Life, l *line, rw net.Conn) {
 func (m *h2Mux) overH1(s *h2Stream, a *Attempt) *exchange.Fault {
 	found := s.found
 	if fault := s.letGo(a); fault != nil {
-		if found.line != nil {
-			_ = found.line.Close()
-		}
+		found.close()
 		return fault
 	}
 	if found.line == nil {

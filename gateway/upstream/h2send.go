@@ -52,8 +52,14 @@ func (q *h2Send) reset() {
 	q.out, q.block, q.whole = q.out[:0], 0, false
 }
 
-// compose makes the head's block and reads what of the body lies in memory.
-func (q *h2Send) compose(c *h2Conn, a *Attempt) (fault *exchange.Fault) {
+// compose makes the head's block and reads what of the body lies in memory, once, however many connections are tried.
+func (q *h2Send) compose(c *h2Conn, a *Attempt) *exchange.Fault {
+	if limit := c.headLimit.Load(); limit < h2.MaxStream && listSize(a.Request) > int64(limit) {
+		return exchange.NewFault(exchange.FieldsTooLarge, fmt.Errorf("the request head has more than the %d bytes that the endpoint takes", limit))
+	}
+	if q.block > 0 {
+		return nil
+	}
 	var err error
 	if a.Request.Protocol != "" {
 		q.out, err = h2.AppendConnect(q.out[:0], a.Request, c.mux.scheme, c.mux.text)
@@ -62,9 +68,6 @@ func (q *h2Send) compose(c *h2Conn, a *Attempt) (fault *exchange.Fault) {
 	}
 	if err != nil {
 		return exchange.NewFault(exchange.BadRequest, err)
-	}
-	if limit := c.headLimit.Load(); limit < h2.MaxStream && listSize(a.Request) > int64(limit) {
-		return exchange.NewFault(exchange.FieldsTooLarge, fmt.Errorf("the request head has more than the %d bytes that the endpoint takes", limit))
 	}
 	q.block = len(q.out)
 	if a.Request.Protocol != "" || a.Body.Length() == 0 {
@@ -76,6 +79,9 @@ func (q *h2Send) compose(c *h2Conn, a *Attempt) (fault *exchange.Fault) {
 	}
 	return nil
 }
+
+// holdsBody reports whether bytes of the body were read that only this stream has.
+func (q *h2Send) holdsBody() bool { return len(q.out) > q.block }
 
 // announced is the content-length to send: what is known, and 0 only with methods that are expected to have content (RFC 9110 8.6).
 func announced(a *Attempt) int64 {

@@ -73,6 +73,13 @@ type h2Found struct {
 	rw    net.Conn // over line
 }
 
+// close closes a connection that was found and is not used.
+func (f *h2Found) close() {
+	if f.line != nil {
+		_ = f.line.Close()
+	}
+}
+
 const (
 	// h2Window is how much an endpoint may send ahead of a slow client at first, and so is buffered for an attempt. It grows where the
 	// connection is long and the client is fast; see h2.Receive.

@@ -59,9 +59,9 @@ func (u *upkeep) start() {
 		defer ticker.Stop()
 		for {
 			select {
-			case now := <-ticker.C:
+			case <-ticker.C:
 				u.ticks.Add(1)
-				u.tick(now)
+				u.tick(time.Now()) // the tick may have waited, and a limit must not fire early
 			case <-stop:
 				return
 			}

@@ -66,8 +66,9 @@ type Result struct {
 	Late time.Duration
 	// PerConnection is the memory of an idle connection in bytes.
 	PerConnection float64
-	// Changes counts configuration changes.
+	// Changes counts configuration changes, Applied is how long the median one took to be served.
 	Changes int
+	Applied time.Duration
 	// FirstError is what went wrong first.
 	FirstError string
 }

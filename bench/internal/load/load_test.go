@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -86,12 +87,12 @@ func startServer(t *testing.T) *server {
 		}
 	}
 	plain := httptest.NewUnstartedServer(s)
-	plain.Config.ConnState = count
+	plain.Config.ConnState, plain.Config.ErrorLog = count, log.New(io.Discard, "", 0)
 	plain.Start()
 	t.Cleanup(plain.Close)
 	secure := httptest.NewUnstartedServer(s)
 	secure.EnableHTTP2 = true
-	secure.Config.ConnState = count
+	secure.Config.ConnState, secure.Config.ErrorLog = count, log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	t.Cleanup(secure.Close)
 	s.plain, s.tls = plain.Listener.Addr().String(), secure.Listener.Addr().String()
@@ -111,6 +112,11 @@ func small() []Request { return []Request{{Path: "/b/130"}} }
 func mustRun(t *testing.T, l Load, e *Env) Result {
 	t.Helper()
 	res, err := l.Run(t.Context(), e)
+	// A busy machine may not run this process at all for as long as that.
+	for try := 0; try < 2 && err != nil && strings.Contains(err.Error(), "nothing was answered"); try++ {
+		e.Measure *= 6
+		res, err = l.Run(t.Context(), e)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +160,6 @@ func TestClosedCountsBadAnswers(t *testing.T) {
 	s.fail.Store(&fail)
 	for _, p := range []Protocol{H1, H1TLS, H2} {
 		e := env(t, s)
-		e.Measure = 50 * time.Millisecond
 		res, err := Closed{Protocol: p, Conns: 1, Requests: small()}.Run(t.Context(), e)
 		if err != nil {
 			t.Fatal(err)
@@ -409,7 +414,7 @@ func TestOpenChanges(t *testing.T) {
 		return nil
 	}
 	l := Open{Protocol: H1, Conns: 2, Requests: small(), Fixed: 300, Changes: 20 * time.Millisecond, Changed: "/version"}
-	if res := mustRun(t, l, e); res.Changes < 2 || int64(res.Changes) != version.Load() {
+	if res := mustRun(t, l, e); res.Changes < 2 || res.Applied <= 0 || int64(res.Changes) != version.Load() {
 		t.Errorf("%d changes in 150 ms, one each 20 ms; the last was %d", res.Changes, version.Load())
 	}
 	e.Change = func(int) error { return errors.New("refused") }

@@ -23,7 +23,7 @@ type Open struct {
 	Requests       []Request
 	// Share is the rate as a share of what a closed load with the same connections reaches just before. Fixed is a rate in its place.
 	Share, Fixed float64
-	// Changes is how often the proxy's configuration changes meanwhile; 0 is never. The next change waits for the end of the last.
+	// Changes is how long after a change of the proxy's configuration took effect the next one is made; 0 is never.
 	Changes time.Duration
 	// Changed is a path whose body is the number of the last change.
 	Changed string
@@ -62,7 +62,7 @@ func (l Open) Run(ctx context.Context, e *Env) (Result, error) {
 	res := o.result(e.Measure)
 	res.Rate = rate
 	var err error
-	if res.Changes, err = changed(); err != nil {
+	if res.Changes, res.Applied, err = changed(); err != nil {
 		res.Errors++
 		res.FirstError = err.Error()
 	}
@@ -350,45 +350,54 @@ func (s *h2OpenSlot) send(due time.Time) {
 	}
 }
 
-// change changes the configuration until the load is over. The function that it returns waits for the last change to take effect.
-func (l Open) change(ctx context.Context, e *Env, o *openRun) func() (int, error) {
+// change changes the configuration until the load is over. The function that it returns waits for the end of the last change, and returns
+// how many there were and how long the median one took.
+func (l Open) change(ctx context.Context, e *Env, o *openRun) func() (int, time.Duration, error) {
 	if l.Changes == 0 {
-		return func() (int, error) { return 0, nil }
+		return func() (int, time.Duration, error) { return 0, 0, nil }
 	}
+	var took Hist
 	var changes int
 	var failed error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for !o.run.over() && failed == nil {
+		for failed == nil && !o.run.over() {
 			changes++
-			if failed = e.Change(changes); failed != nil {
-				failed = fmt.Errorf("change %d: %w", changes, failed)
+			began := time.Now()
+			if failed = e.Change(changes); failed == nil {
+				failed = l.tookEffect(ctx, e.Plain, strconv.Itoa(changes))
 			}
+			took.Add(time.Since(began))
 			if pass(ctx, l.Changes) != nil {
 				return
 			}
 		}
 	}()
-	return func() (int, error) {
+	return func() (int, time.Duration, error) {
 		<-done
 		if failed != nil {
-			return changes, failed
+			failed = fmt.Errorf("change %d: %w", changes, failed)
 		}
-		return changes, l.tookEffect(e.Plain, strconv.Itoa(changes))
+		return changes, took.Quantile(0.5), failed
 	}
 }
 
 // tookEffect asks for the path Changed until its body is want.
-func (l Open) tookEffect(address, want string) error {
-	var got string
-	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if got, err = fetch(address, l.Requests[0], l.Changed); err == nil && got == want {
+func (l Open) tookEffect(ctx context.Context, address, want string) error {
+	const most, again = 10 * time.Second, 10 * time.Millisecond
+	for began := time.Now(); ; {
+		got, err := fetch(address, l.Requests[0], l.Changed)
+		if err == nil && got == want {
 			return nil
 		}
+		if time.Since(began) > most {
+			return errors.Join(fmt.Errorf("it did not take effect in %v: %s is %q", most, l.Changed, got), err)
+		}
+		if err := pass(ctx, again); err != nil {
+			return err
+		}
 	}
-	return fmt.Errorf("the last of the changes did not take effect in 10 s: %q, want %q, %w", got, want, err)
 }
 
 // fetch returns a small answer's body.

@@ -1,12 +1,16 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"text/template"
+	"time"
 )
 
 // haproxy runs as a master and one worker with one thread.
@@ -30,6 +34,9 @@ func (haproxy) Inspect(path string) (string, map[Need]string, error) {
 // Configure implements Proxy.
 func (h haproxy) Configure(p *Peer, s *Setup) (Command, error) {
 	c := Command{Args: []string{"-W", "-db", "-f", filepath.Join(s.Dir, "haproxy.cfg")}}
+	if s.Reloads {
+		c.Args = append(c.Args, "-S", filepath.Join(s.Dir, "master"))
+	}
 	// It wants key and certificate in one file.
 	var bundle []byte
 	for _, path := range []string{s.Cert, s.Key} {
@@ -45,12 +52,29 @@ func (h haproxy) Configure(p *Peer, s *Setup) (Command, error) {
 	return c, h.write(p, s)
 }
 
-// Reload implements Proxy.
-func (h haproxy) Reload(p *Peer, s *Setup, signal func(syscall.Signal) error) error {
+// Reload implements Proxy: it asks the master over its socket. A signal, the other way, is lost while the master starts itself anew.
+func (h haproxy) Reload(p *Peer, s *Setup, _ func(syscall.Signal) error) error {
 	if err := h.write(p, s); err != nil {
 		return err
 	}
-	return signal(syscall.SIGUSR2)
+	conn, err := net.DialTimeout("unix", filepath.Join(s.Dir, "master"), 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(conn, "reload\n"); err != nil {
+		return err
+	}
+	// Newer ones answer when it is done, older ones close the connection when they begin.
+	answer, err := io.ReadAll(conn)
+	if strings.Contains(string(answer), "Success=0") {
+		return fmt.Errorf("haproxy refuses its configuration: %.300s", answer)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
 }
 
 func (haproxy) write(p *Peer, s *Setup) error {

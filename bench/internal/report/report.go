@@ -81,6 +81,8 @@ type Sample struct {
 	Rate          float64 `json:"rate,omitempty"`
 	PerConnection float64 `json:"bytes_per_connection,omitempty"`
 	Changes       int     `json:"changes,omitempty"`
+	// Applied is how long a change took until it was served, in microseconds.
+	Applied float64 `json:"applied_us,omitempty"`
 	// Ready is how long the proxy took to start, in seconds.
 	Ready      float64 `json:"ready_seconds"`
 	FirstError string  `json:"first_error,omitempty"`
@@ -123,6 +125,7 @@ func Metrics() []Metric {
 		{Key: P50, Title: "p50", Unit: "ms", Digits: 2, of: func(s Sample) float64 { return s.P50 / 1000 }},
 		{Key: P99, Title: "p99", Unit: "ms", Digits: 2, of: func(s Sample) float64 { return s.P99 / 1000 }},
 		{Key: P999, Title: "p99.9", Unit: "ms", Digits: 2, of: func(s Sample) float64 { return s.P999 / 1000 }},
+		{Key: Applied, Title: "change", Unit: "ms", Digits: 0, of: func(s Sample) float64 { return s.Applied / 1000 }},
 		{Key: RSS, Title: "RSS", Unit: "MiB", Digits: 0, of: func(s Sample) float64 { return float64(s.RSS) / (1 << 20) }},
 		{Key: Busy, Title: "busy", Unit: "%", Digits: 0, of: func(s Sample) float64 { return 100 * s.CPU / s.Window }},
 		{Key: Others, Title: "others", Unit: "%", Digits: 0, of: func(s Sample) float64 { return 100 * s.Others / s.Window }},
@@ -140,6 +143,7 @@ const (
 	P50           = "p50_ms"
 	P99           = "p99_ms"
 	P999          = "p999_ms"
+	Applied       = "applied_ms"
 	RSS           = "rss_mib"
 	Busy          = "busy_percent"
 	Others        = "others_percent"

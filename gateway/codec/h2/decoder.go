@@ -261,7 +261,7 @@ func (d *Decoder) text(block []byte, arena *section.Arena, keep bool) (string, [
 	case !coded:
 		return arena.Copy(raw), rest, nil
 	}
-	out, ok := appendHuffman(arena.Room(len(raw)*8/shortestCode+1), raw)
+	out, ok := section.AppendHuffman(arena.Room(section.HuffmanRoom(len(raw))), raw)
 	if !ok {
 		return "", nil, compression("a string breaks the Huffman code")
 	}

@@ -25,41 +25,6 @@ func encoded(e *hpack.Encoder, b *bytes.Buffer, fields ...hpack.HeaderField) []b
 	return bytes.Clone(b.Bytes())
 }
 
-func TestHuffmanAgainstAnother(t *testing.T) {
-	var all []byte
-	for c := range 256 {
-		all = append(all, byte(c))
-	}
-	texts := []string{"", "0", "www.example.com", "no-cache", string(all), strings.Repeat("\x00\xff\r", 50), strings.Repeat("a", 1000)}
-	for c := range 256 {
-		for n := range 9 {
-			texts = append(texts, strings.Repeat(string([]byte{byte(c)}), n)+"e")
-		}
-	}
-	for _, text := range texts {
-		got, ok := appendHuffman([]byte("before "), hpack.AppendHuffmanString(nil, text))
-		if !ok || string(got) != "before "+text {
-			t.Fatalf("%q became %q, %v", text, got, ok)
-		}
-	}
-}
-
-func TestHuffmanRefuses(t *testing.T) {
-	for name, coded := range map[string][]byte{
-		"end of string":        {0xff, 0xff, 0xff, 0xff},
-		"end of string within": {0x07, 0xff, 0xff, 0xff, 0xfc, 0x1f, 0xff, 0xff, 0xff},
-		"eight bits of ones":   {0x1f, 0xff}, // 'a', then 11 ones
-		"padding of zeros":     {0x18},       // 'a', then 000
-		"a whole byte of ones": {0xff},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got, ok := appendHuffman(nil, coded); ok {
-				t.Errorf("it is %q", got)
-			}
-		})
-	}
-}
-
 // TestDecoderOverManyBlocks has the dynamic table turn over again and again.
 func TestDecoderOverManyBlocks(t *testing.T) {
 	var b bytes.Buffer

@@ -72,14 +72,16 @@ func TestReader(t *testing.T) {
 		write func(f *http2.Framer) error
 		want  []told
 	}{
-		"data":            {func(f *http2.Framer) error { return f.WriteData(1, true, []byte("hello")) }, []told{{TypeData, 1, 1, "hello", 5, 1, 0}}},
-		"empty data":      {func(f *http2.Framer) error { return f.WriteData(1, false, nil) }, []told{{TypeData, 0, 1, "", 0, 1, 0}}},
-		"end alone":       {func(f *http2.Framer) error { return f.WriteData(1, true, nil) }, []told{{TypeData, 1, 1, "", 0, 1, 0}}},
-		"padded data":     {func(f *http2.Framer) error { return f.WriteDataPadded(1, true, []byte("hi"), make([]byte, 200)) }, []told{{TypeData, padded | 1, 1, "hi", 203, 1, 0}}},
-		"padding alone":   {func(f *http2.Framer) error { return f.WriteDataPadded(1, true, nil, make([]byte, 3)) }, []told{{TypeData, padded | 1, 1, "", 4, 1, 0}}},
-		"no padding":      {func(f *http2.Framer) error { return f.WriteRawFrame(http2.FrameData, 9, 1, []byte{0}) }, []told{{TypeData, 9, 1, "", 1, 1, 0}}},
-		"largest data":    {func(f *http2.Framer) error { return f.WriteData(1, false, []byte(block[:16384])) }, []told{{TypeData, 0, 1, block[:16384], 16384, 1, 0}}},
-		"largest padded":  {func(f *http2.Framer) error { return f.WriteDataPadded(1, true, []byte(block[:16128]), make([]byte, 255)) }, []told{{TypeData, padded | 1, 1, block[:16128], 16384, 1, 0}}},
+		"data":          {func(f *http2.Framer) error { return f.WriteData(1, true, []byte("hello")) }, []told{{TypeData, 1, 1, "hello", 5, 1, 0}}},
+		"empty data":    {func(f *http2.Framer) error { return f.WriteData(1, false, nil) }, []told{{TypeData, 0, 1, "", 0, 1, 0}}},
+		"end alone":     {func(f *http2.Framer) error { return f.WriteData(1, true, nil) }, []told{{TypeData, 1, 1, "", 0, 1, 0}}},
+		"padded data":   {func(f *http2.Framer) error { return f.WriteDataPadded(1, true, []byte("hi"), make([]byte, 200)) }, []told{{TypeData, padded | 1, 1, "hi", 203, 1, 0}}},
+		"padding alone": {func(f *http2.Framer) error { return f.WriteDataPadded(1, true, nil, make([]byte, 3)) }, []told{{TypeData, padded | 1, 1, "", 4, 1, 0}}},
+		"no padding":    {func(f *http2.Framer) error { return f.WriteRawFrame(http2.FrameData, 9, 1, []byte{0}) }, []told{{TypeData, 9, 1, "", 1, 1, 0}}},
+		"largest data":  {func(f *http2.Framer) error { return f.WriteData(1, false, []byte(block[:16384])) }, []told{{TypeData, 0, 1, block[:16384], 16384, 1, 0}}},
+		"largest padded": {func(f *http2.Framer) error {
+			return f.WriteDataPadded(1, true, []byte(block[:16128]), make([]byte, 255))
+		}, []told{{TypeData, padded | 1, 1, block[:16128], 16384, 1, 0}}},
 		"priority":        {func(f *http2.Framer) error { return f.WritePriority(3, http2.PriorityParam{StreamDep: 1}) }, []told{{TypePriority, 0, 3, "\x00\x00\x00\x01\x00", 0, 1, 0}}},
 		"itself":          {func(f *http2.Framer) error { return f.WritePriority(3, http2.PriorityParam{StreamDep: 3}) }, []told{{TypePriority, 0, 3, "\x00\x00\x00\x03\x00", 0, 1, ProtocolError}}},
 		"long priority":   {func(f *http2.Framer) error { return f.WriteRawFrame(http2.FramePriority, 0, 3, make([]byte, 6)) }, []told{{TypePriority, 0, 3, "\x00\x00\x00\x00\x00\x00", 0, 1, FrameSizeError}}},

@@ -21,11 +21,8 @@ type Tuner struct {
 	next atomic.Int64 // no probe is sent before
 }
 
-// ProbeData is what the PING of a Tuner carries.
-var probeData = [8]byte{'r', 'o', 'u', 'n', 'd', 't', 'r', 'p'}
-
-// ProbePing returns the data of the PING that measures.
-func ProbePing() [8]byte { return probeData }
+// ProbePing returns what the PING that measures carries.
+func ProbePing() [8]byte { return [8]byte{'r', 'o', 'u', 'n', 'd', 't', 'r', 'p'} }
 
 // probePeriod is how often the round trip is measured while windows are given back.
 const probePeriod = 10 * time.Second

@@ -128,8 +128,8 @@ func (d *lineDecoder) text(prefix uint) string {
 	case !packed:
 		return unsafe.String(&raw[0], len(raw))
 	}
-	room := d.arena.Room(huffmanRoom(len(raw)))
-	plain, ok := appendHuffman(room, raw)
+	room := d.arena.Room(section.HuffmanRoom(len(raw)))
+	plain, ok := section.AppendHuffman(room, raw)
 	if !ok {
 		d.fail("a string breaks the Huffman code")
 		return ""

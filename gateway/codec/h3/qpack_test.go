@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/quic-go/qpack"
-	"golang.org/x/net/http2/hpack"
 
 	"gatehouse.dev/gatehouse/gateway/codec/section"
 	"gatehouse.dev/gatehouse/gateway/exchange"
@@ -298,33 +297,6 @@ func FuzzSection(f *testing.F) {
 		}
 		if diff := cmp.Diff(want, got); err == nil && diff != "" {
 			t.Error(diff)
-		}
-	})
-}
-
-// FuzzHuffman holds the Huffman code against x/net's.
-func FuzzHuffman(f *testing.F) {
-	f.Add([]byte("www.example.com"), []byte{0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff})
-	var all []byte
-	for c := range 256 {
-		all = append(all, byte(c))
-	}
-	f.Add(all, []byte{0xff, 0xff, 0xff, 0xfc})
-	f.Add([]byte{}, []byte{0xff})
-	f.Fuzz(func(t *testing.T, text, packed []byte) {
-		encoded := hpack.AppendHuffmanString(nil, string(text))
-		got, ok := appendHuffman(make([]byte, 0, huffmanRoom(len(encoded))), encoded)
-		if !ok || !bytes.Equal(got, text) {
-			t.Errorf("%q became %q, %v", text, got, ok)
-		}
-		want, err := hpack.HuffmanDecodeToString(packed)
-		room := make([]byte, 0, huffmanRoom(len(packed)))
-		got, ok = appendHuffman(room, packed)
-		if ok != (err == nil) || ok && string(got) != want {
-			t.Errorf("%x is %q, %v, want %q, %v", packed, got, ok, want, err)
-		}
-		if cap(got) != cap(room) {
-			t.Errorf("%d bytes became %d: the room is too small", len(packed), len(got))
 		}
 	})
 }

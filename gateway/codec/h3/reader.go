@@ -123,13 +123,10 @@ func (r *Reader) ReadRequest(head *exchange.Head) error {
 
 // refusal makes an error of a field section what the client is told.
 func refusal(err error) error {
-	switch err := err.(type) {
-	case nil, *ConnError:
-		return err
-	case section.Malformed:
-		return exchange.NewFault(exchange.BadRequest, &StreamError{MessageError, string(err)})
+	if malformed, ok := errors.AsType[section.Malformed](err); ok {
+		return exchange.NewFault(exchange.BadRequest, &StreamError{MessageError, string(malformed)})
 	}
-	if err == section.ErrTooLarge {
+	if errors.Is(err, section.ErrTooLarge) {
 		return exchange.NewFault(exchange.FieldsTooLarge, err)
 	}
 	return err

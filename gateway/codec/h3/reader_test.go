@@ -202,9 +202,9 @@ func TestReaderReady(t *testing.T) {
 		"longer than it says":  {sized + data("hello!"), true, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var src io.Reader = iotest.DataErrReader(strings.NewReader(tc.stream))
-			if !tc.ended {
-				src = strings.NewReader(tc.stream)
+			var src io.Reader = strings.NewReader(tc.stream)
+			if tc.ended {
+				src = iotest.DataErrReader(src)
 			}
 			var r Reader
 			r.Init(src, wide)

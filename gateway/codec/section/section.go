@@ -1,5 +1,6 @@
 // Package section is what the field sections of HTTP/2 and HTTP/3 share: the rules that turn a list of decoded fields into a request
-// head, a response head or trailers, and refuse what breaks them (RFC 9113 8.2 and 8.3, RFC 9114 4.2 and 4.3).
+// head, a response head or trailers, and refuse what breaks them (RFC 9113 8.2 and 8.3, RFC 9114 4.2 and 4.3); the Huffman code of their
+// strings; and the memory that their strings are decoded into.
 //
 // Names and values go in one by one, as the decompression finds them, and a checked exchange.Head, exchange.Response or
 // exchange.Fields comes out. The package knows neither frames nor how fields are compressed.

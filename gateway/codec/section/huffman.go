@@ -1,4 +1,4 @@
-package h2
+package section
 
 import "encoding/binary"
 
@@ -74,9 +74,12 @@ var huffmanCode = func() (h huffman) {
 	return h
 }()
 
-// appendHuffman decodes src behind dst. ok is false when src holds the end-of-string symbol or does not end in at most 7 bits, all ones
-// (RFC 7541 5.2). dst needs room for len(src)*8/shortestCode bytes or is grown.
-func appendHuffman(dst, src []byte) (out []byte, ok bool) {
+// HuffmanRoom is the most bytes that so many coded ones can become.
+func HuffmanRoom(coded int) int { return coded*8/shortestCode + 1 }
+
+// AppendHuffman decodes src behind dst. ok is false when src holds the end-of-string symbol or does not end in at most 7 bits, all ones
+// (RFC 7541 5.2; RFC 9204 4.1.2). dst needs HuffmanRoom or is grown.
+func AppendHuffman(dst, src []byte) (out []byte, ok bool) {
 	var bits uint64 // from the left; as many as have are of src
 	have := 0
 	for {
