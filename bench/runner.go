@@ -206,13 +206,14 @@ type meter struct {
 	began         time.Time
 	window        time.Duration
 	// others is rest when the window began, and afterwards what it was in the window.
-	others time.Duration
-	err    error
+	others     time.Duration
+	othersFrom time.Time
+	err        error
 }
 
 // begin and end read the proxy last and first: the load goes on meanwhile.
 func (m *meter) begin() {
-	m.others = m.othersNow()
+	m.others, m.othersFrom = m.othersNow(), time.Now()
 	m.before = m.now()
 	m.began = time.Now()
 }
@@ -220,7 +221,9 @@ func (m *meter) begin() {
 func (m *meter) end() {
 	m.window = time.Since(m.began)
 	m.after = m.now()
-	m.others = max(m.othersNow()-m.others, 0)
+	// Reading takes its time on a busy machine, and would make the others look busier than they are.
+	share := float64(max(m.othersNow()-m.others, 0)) / float64(time.Since(m.othersFrom))
+	m.others = time.Duration(share * float64(m.window))
 }
 
 func (m *meter) now() proc.Usage {

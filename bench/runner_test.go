@@ -116,12 +116,13 @@ func TestMeterTakesDifferences(t *testing.T) {
 	var cpu, rest time.Duration
 	m := &meter{
 		usage: func() (proc.Usage, error) { cpu += time.Second; return proc.Usage{CPU: cpu, RSS: 7}, nil },
-		rest:  func() (time.Duration, error) { rest += 3 * time.Second; return rest, nil },
+		rest:  func() (time.Duration, error) { rest += 3 * time.Second; return rest, nil }, // 3 s in 2 s
 	}
 	m.begin()
+	m.othersFrom, m.began = time.Now().Add(-2*time.Second), time.Now().Add(-time.Second)
 	m.end()
 	s := toSample(load.Result{Requests: 5, P99: 2 * time.Millisecond}, m)
-	if s.CPU != 1 || s.Others != 3 || s.RSS != 7 || s.Requests != 5 || s.P99 != 2000 || s.Window < 0 {
+	if s.CPU != 1 || s.Others/s.Window < 1.3 || s.Others/s.Window > 1.5 || s.RSS != 7 || s.Requests != 5 || s.P99 != 2000 || s.Window < 1 {
 		t.Errorf("%+v", s)
 	}
 	m.usage = func() (proc.Usage, error) { return proc.Usage{}, errors.New("gone") }
@@ -243,16 +244,26 @@ func TestPeersServeTheScenarios(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range chosen {
+		variants := s.variants
+		if variants == nil {
+			variants = []variant{{}}
+		}
 		t.Run(s.name, func(t *testing.T) {
-			for i, row := range r.scenario(t.Context(), s).Rows {
-				sample := row.Samples[0]
-				if sample.Failed != "" { // on a busy machine a tenth of a second may pass without an answer
-					long := *r
-					long.o.measure = 3 * time.Second
-					sample = long.scenario(t.Context(), s).Rows[i].Samples[0]
+			for _, p := range peers {
+				if why := lacks(p, s.needs); why != "" {
+					t.Logf("%s: %s", p.Name, why)
+					continue
 				}
-				if sample.Failed != "" || sample.Errors > 0 {
-					t.Errorf("%s: %d errors, %s %s", row.Label(), sample.Errors, sample.FirstError, sample.Failed)
+				for _, v := range variants {
+					sample, err := r.measure(t.Context(), s, p, v)
+					if err != nil { // on a busy machine a tenth of a second may pass without an answer
+						long := *r
+						long.o.measure = 3 * time.Second
+						sample, err = long.measure(t.Context(), s, p, v)
+					}
+					if err != nil || sample.Errors > 0 {
+						t.Errorf("%s %s: %v, %d errors: %s", p.Name, v.name, err, sample.Errors, sample.FirstError)
+					}
 				}
 			}
 		})
@@ -269,7 +280,7 @@ func TestReload(t *testing.T) {
 	}
 	for _, p := range peers {
 		sample, err := r.measure(t.Context(), s, p, variant{})
-		if err != nil || sample.Errors > 0 || sample.Changes < 2 {
+		if err != nil || sample.Errors > 0 || sample.Changes < 1 {
 			t.Errorf("%s: %v, %+v", p.Name, err, sample)
 		}
 	}

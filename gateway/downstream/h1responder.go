@@ -144,7 +144,8 @@ func (o *h1Responder) Respond(resp *exchange.Response, length int64) error {
 // frame decides how the client finds the end of the response (RFC 9112 6.3), and whether the connection persists after it.
 func (o *h1Responder) frame(status int, length int64) {
 	w := o.work
-	o.message = h1.Message{Proto: w.message.Proto, Length: length, Close: w.message.Close || w.session.closing.Load() || !w.body.ends()}
+	ends := w.message.Close || w.session.closing.Load() || !w.body.ends() || o.earlyBytes()
+	o.message = h1.Message{Proto: w.message.Proto, Length: length, Close: ends}
 	o.left = 0
 	switch {
 	case status < 200 || status == statusNoContent:
@@ -161,6 +162,13 @@ func (o *h1Responder) frame(status int, length int64) {
 	default:
 		o.framing, o.message.Length = framingChunked, h1.Chunked
 	}
+}
+
+// earlyBytes reports whether the client sent anything behind a request for a tunnel before that was answered. It was meant for the tunnel, and
+// must not be taken for a request where there is none.
+func (o *h1Responder) earlyBytes() bool {
+	w := o.work
+	return w.x.Req.Protocol != "" && (len(w.reader.Buffered()) > 0 || w.session.hasBytes())
 }
 
 // Write sends body bytes. What fits is held back.
@@ -310,7 +318,7 @@ func (o *h1Responder) switchProtocols(resp *exchange.Response) error {
 	if w.x.Req.Protocol == "" {
 		return errNoUpgrade
 	}
-	if len(w.reader.Buffered()) > 0 || s.hasBytes() {
+	if o.earlyBytes() {
 		// They can only be meant for a server that does not look: a smuggled request.
 		o.message = h1.Message{Proto: exchange.HTTP11, Close: true}
 		o.framing, o.done = framingLength, true

@@ -1,7 +1,9 @@
 package downstream
 
 import (
+	"bytes"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -48,6 +50,12 @@ func TestH2Floods(t *testing.T) {
 		}, 0, false},
 		"malformed requests": {func(p *h2peer, n uint32) error {
 			return p.frame.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*n + 3, BlockFragment: []byte{0x82}, EndStream: true, EndHeaders: true})
+		}, 1500, false},
+		"large heads": {func(p *h2peer, n uint32) error {
+			return p.frame.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*n + 3, BlockFragment: slices.Concat(block, bytes.Repeat([]byte{0x80 | 16}, 1000)), EndStream: true, EndHeaders: true})
+		}, 1500, false},
+		"large trailers": {func(p *h2peer, n uint32) error {
+			return errors.Join(head(p, 2*n+3, false), p.frame.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*n + 3, BlockFragment: bytes.Repeat([]byte{0x80 | 16}, 1000), EndStream: true, EndHeaders: true}))
 		}, 1500, false},
 		"requests beyond MaxStreams": {func(p *h2peer, n uint32) error { return head(p, 2*n+3, false) }, 1500, false},
 		"PING":                       {raw(http2.FramePing, 0, 0, 8), 0, false},

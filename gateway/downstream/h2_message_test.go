@@ -594,6 +594,21 @@ func TestH2Broken(t *testing.T) {
 	})
 }
 
+// A head that cannot be sent does not keep another from being sent.
+func TestH2SecondHead(t *testing.T) {
+	h := build(t, houseOptions{handler: serve(func(_ *exchange.Exchange, w exchange.Responder) {
+		err := w.Respond(&exchange.Response{Status: 200, Fields: exchange.Fields{{Name: "x", Value: "a\nb"}}}, 0)
+		if fault, ok := errors.AsType[*exchange.Fault](err); ok {
+			reply(w, fault.Status, string(fault.Kind))
+		}
+	})})
+	p := h.visit2(t)
+	p.open(1, true)
+	if a := p.answer(1); a.status != 502 || string(a.body) != string(exchange.UpstreamProtocol) {
+		t.Errorf("got %+v", a)
+	}
+}
+
 // A handler may leave the end of a complete response out, and the request's body unread.
 func TestH2LeftOpen(t *testing.T) {
 	each(t, func(t *testing.T, secure bool) {

@@ -12,7 +12,7 @@ import (
 //
 //	resets    RST_STREAM of a request that is being served (CVE-2023-44487). Each response that goes out whole gives one back.
 //	provoked  what makes the gateway reset a stream: malformed messages, WINDOW_UPDATE beyond 2^31-1, DATA on a closed stream
-//	          (CVE-2025-8671)
+//	          (CVE-2025-8671); and heads and trailers over the limits, which are decoded all the same: a few bytes can refer to many
 //	refused   requests over MaxStreams: a client that has not seen our SETTINGS yet may send many
 //	control   PING, SETTINGS, PRIORITY, PRIORITY_UPDATE, WINDOW_UPDATE, unknown frames, empty DATA, CONTINUATION. Each request and each
 //	          DATA frame that is sent gives some back: those who take much data send WINDOW_UPDATE, and PING to measure the path.

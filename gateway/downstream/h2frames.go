@@ -140,8 +140,8 @@ func (s *h2Session) open(f *h2.Frame) error {
 	s.streams = append(s.streams, st)
 	s.fresh = append(s.fresh, st)
 	s.working.Add(1)
-	if st.refuse != 0 {
-		return spend(&s.budgets.provoked, 1, "too many malformed requests")
+	if err != nil || st.refuse != 0 {
+		return spend(&s.budgets.provoked, 1, "too many malformed or too large requests")
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func (s *h2Session) trailers(st *h2Stream, f *h2.Frame) error {
 	case errors.Is(err, section.ErrTooLarge):
 		st.whole = true
 		st.inbox.Fail(exchange.NewFault(exchange.FieldsTooLarge, err))
-		return nil
+		return spend(&s.budgets.provoked, 1, "too many trailers that are too large")
 	case err != nil:
 		return s.provoked(st, h2.ProtocolError, err.Error())
 	case !st.lengthHolds():
@@ -244,7 +244,7 @@ func (s *h2Session) body(st *h2Stream, f *h2.Frame) error {
 		st.taken += int64(len(f.Payload))
 		return s.provoked(st, h2.ProtocolError, "the body is not as long as content-length says")
 	}
-	if most := s.limits.MaxBodyBytes; most >= 0 && st.got > most {
+	if most := s.limits.MaxBodyBytes; most >= 0 && st.got > most && !st.connect {
 		st.inbox.Fail(exchange.NewFault(exchange.BodyTooLarge, nil))
 	}
 	if !st.inbox.Put(f.Payload, f.Size) {

@@ -17,7 +17,8 @@ import (
 const (
 	// h2Chunk is how much of a body is appended at once at most, so that streams take turns.
 	h2Chunk = 32 << 10
-	// h2LeastProgress is how many bytes a client that makes the gateway wait must take within BodyIdleTimeout.
+	// h2LeastProgress is how many bytes a client that makes the gateway wait must take, or send of a body with a length, within
+	// BodyIdleTimeout.
 	h2LeastProgress = 1 << 10
 )
 
@@ -72,7 +73,8 @@ func (st *h2Stream) sealHeaders(buf, block []byte, end bool, err error) []byte {
 	return h2.SealHeaders(block, len(buf), st.id, end, int(s.maxFrame.Load()))
 }
 
-// Respond sends the final head. A protocol switch is a 200 here (RFC 8441 5).
+// Respond sends the final head. A protocol switch is a 200 here (RFC 8441 5). A *Fault says that the head has a field that cannot be sent, and
+// that nothing was; any other error, that the client is gone.
 func (st *h2Stream) Respond(resp *exchange.Response, length int64) error {
 	status := resp.Status
 	switch {
@@ -115,7 +117,7 @@ func (st *h2Stream) appendHead(status int, fields exchange.Fields, length int64,
 	}
 	s.out.End(buf)
 	if err != nil {
-		return fmt.Errorf("the response cannot be sent over http/2: %w", err)
+		return exchange.NewFault(exchange.UpstreamProtocol, fmt.Errorf("the response cannot be sent over http/2: %w", err))
 	}
 	return nil
 }
@@ -194,7 +196,7 @@ func (st *h2Stream) appendData(p []byte) error {
 		return err
 	}
 	most := int(s.maxFrame.Load())
-	at := len(buf)
+	var at int // where the last frame begins
 	for {
 		at = len(buf)
 		n := min(len(p), most)
@@ -235,7 +237,7 @@ func (st *h2Stream) Finish(trailers exchange.Fields) error {
 	st.ended = err == nil
 	s.out.End(buf)
 	if err != nil {
-		return fmt.Errorf("the trailers cannot be sent over http/2: %w", err)
+		return exchange.NewFault(exchange.UpstreamProtocol, fmt.Errorf("the trailers cannot be sent over http/2: %w", err))
 	}
 	return s.out.Flush()
 }

@@ -345,6 +345,7 @@ func (s *h2Session) finish() {
 	if orderly && !(s.end.refusing && reason.Code == h2.NoError) {
 		buf := s.out.Begin()
 		s.out.End(h2.AppendGoAway(buf, min(s.last, s.accepted()), reason.Code, reason.Reason))
+		s.out.Kick()
 	}
 	cause := s.cause()
 	for _, st := range s.streams {
@@ -400,7 +401,7 @@ func (s *h2Session) hungUp() {
 	s.wake()
 }
 
-// stop ends the session with a reason for GOAWAY. It is called with mu held, from any goroutine but the reading one.
+// stop ends the session with a reason for GOAWAY: at the next frame, or when the reading would wait. It is called with mu held.
 func (s *h2Session) stop(code h2.Code, reason string) {
 	if s.end.reason == nil {
 		s.end.reason = &h2.ConnError{Code: code, Reason: reason}
@@ -474,10 +475,12 @@ func (s *h2Session) cutNow() {
 func (s *h2Session) tick(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	elapsed := time.Duration(0)
 	if !s.ticked.IsZero() {
-		s.budgets.refill(now.Sub(s.ticked))
+		elapsed = now.Sub(s.ticked)
 	}
 	s.ticked = now
+	s.budgets.refill(elapsed)
 	if s.stalled(now) {
 		s.cutNow()
 		return
@@ -499,7 +502,7 @@ func (s *h2Session) tick(now time.Time) {
 		s.refuse()
 	}
 	for _, st := range s.streams {
-		st.tick(now)
+		st.tick(now, elapsed)
 	}
 	if s.gone(now) {
 		s.cutNow()

@@ -27,8 +27,8 @@ type h2Stream struct {
 	fault  *exchange.Fault // why the request cannot be served
 	refuse h2.Code         // not 0: a malformed request, which is logged and reset with this code
 	expect bool            // 100 (Continue) is awaited
-	// bodyless says that the request ended with its head.
-	bodyless bool
+	// bodyless says that the request ended with its head, connect that what follows the head is a tunnel's and no body.
+	bodyless, connect bool
 
 	inbox    h2.Inbox
 	window   h2.Window
@@ -43,9 +43,12 @@ type h2Stream struct {
 	priority h2.Priority
 	whole    bool  // the client's side of the stream has ended
 	got      int64 // bytes of the body received
-	taken    int64 // bytes of it that the connection's window was opened again for
-	lost     *exchange.Fault
-	life     *exchange.Life // while the exchange is served
+	// mark is got when the client last made progress, and awaited for how long the ticker saw the body waited for since then; see trickles.
+	mark    int64
+	awaited time.Duration
+	taken   int64 // bytes of it that the connection's window was opened again for
+	lost    *exchange.Fault
+	life    *exchange.Life // while the exchange is served
 
 	// Guarded by the Output's lock, between its Begin and End: 100 (Continue) is sent by who reads the body first.
 	responded bool
@@ -98,6 +101,7 @@ func (st *h2Stream) accept(end bool, length int64, err error) {
 		st.malformed(h2.ProtocolError, errors.New("content-length announces a body, and none follows"))
 		return
 	}
+	st.connect = st.head.Method == "CONNECT"
 	if most := st.session.limits.MaxBodyBytes; most >= 0 && length > most {
 		st.fault = exchange.NewFault(exchange.BodyTooLarge, nil)
 	}
@@ -136,8 +140,7 @@ func (st *h2Stream) run(x *exchange.Exchange) {
 func (st *h2Stream) prepareBody(x *exchange.Exchange) {
 	n, whole := st.inbox.Ready()
 	switch {
-	case x.Req.Method == "CONNECT" && x.Req.Protocol != "": // what follows is the tunnel's
-	case st.bodyless || whole && n == 0 && len(st.trailers) == 0:
+	case st.connect, st.bodyless, whole && n == 0 && len(st.trailers) == 0:
 	default:
 		if whole && len(st.trailers) == 0 {
 			st.length = int64(n) // an endpoint of HTTP/1.1 is spared the chunks
@@ -216,8 +219,9 @@ func (st *h2Stream) recycle() {
 	clear(head[:cap(head)])
 	clear(trailers[:cap(trailers)])
 	st.session, st.head, st.trailers = nil, exchange.Head{Fields: head[:0]}, trailers[:0]
-	st.start, st.fault, st.refuse, st.expect = time.Time{}, nil, 0, false
+	st.start, st.fault, st.refuse, st.expect, st.connect = time.Time{}, nil, 0, false, false
 	st.whole, st.got, st.taken, st.lost, st.life = false, 0, 0, nil, nil
+	st.mark, st.awaited = 0, 0
 	st.responded, st.sent, st.mute, st.ended, st.aborted, st.tunnel, st.progress = false, 0, false, false, false, false, 0
 	st.gave.Store(false)
 	h2Streams.Put(st)
@@ -255,15 +259,29 @@ func (st *h2Stream) prioritize(p h2.Priority) {
 }
 
 // tick ends what is overdue. It is called with the session's mu held.
-func (st *h2Stream) tick(now time.Time) {
+func (st *h2Stream) tick(now time.Time, elapsed time.Duration) {
 	limit := st.session.limits.BodyIdleTimeout
-	if st.waiting.kind() != 0 && st.waiting.overdue(now, limit) {
-		st.inbox.Fail(exchange.NewFault(exchange.ClientTimeout, fmt.Errorf("no byte of the body for %v", limit)))
+	if st.waiting.kind() != 0 && (st.waiting.overdue(now, limit) || st.trickles(elapsed, limit)) {
+		st.inbox.Fail(exchange.NewFault(exchange.ClientTimeout, fmt.Errorf("next to nothing of the body came within %v", limit)))
 	}
 	if st.stall.kind() != 0 && st.stall.overdue(now, limit) {
 		st.reset(h2.Cancel, exchange.NewFault(exchange.ClientAborted, fmt.Errorf("the client's window gave next to nothing for %v", limit)))
 		st.session.out.Kick()
 	}
+}
+
+// trickles reports whether a body that is waited for comes a few bytes at a time, each just within the limit. A body without a length may do
+// so: it can be a conversation.
+func (st *h2Stream) trickles(elapsed, limit time.Duration) bool {
+	if st.length < 0 || limit <= 0 {
+		return false
+	}
+	if st.got-st.mark >= h2LeastProgress {
+		st.mark, st.awaited = st.got, 0
+		return false
+	}
+	st.awaited += elapsed
+	return st.awaited > limit+elapsed // the first look may have come right after the wait began
 }
 
 // Give implements h2.Giver.

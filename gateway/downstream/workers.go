@@ -93,17 +93,12 @@ func (w *workers) park(one *worker) bool {
 func (o *worker) work(t task) {
 	var x exchange.Exchange
 	x.Reset()
-	for {
+	for ok := true; ok; {
 		t.run(&x)
-		t = nil
 		x.Reset() // nothing of the exchange is held while the worker is parked
 		if !o.owner.park(o) {
 			return
 		}
-		next, ok := <-o.next
-		if !ok {
-			return
-		}
-		t = next
+		t, ok = <-o.next
 	}
 }

@@ -30,7 +30,7 @@ const (
 	BodyTooLarge       Kind = "body_too_large"      // 413: body over the listener's limit
 	MethodRefused      Kind = "method_refused"      // 405: CONNECT to an ingress listener, TRACE
 	ExpectationFailed  Kind = "expectation_failed"  // 417: Expect other than 100-continue
-	ClientTimeout      Kind = "client_timeout"      // 408: the client stopped sending its body
+	ClientTimeout      Kind = "client_timeout"      // 408: the client stopped sending its head or body
 	ClientAborted      Kind = "client_aborted"      // 499 in the log only: the client went away
 	NoRoute            Kind = "no_route"            // 404: no listener's hostname or no route's rule matches
 	Misdirected        Kind = "misdirected"         // 421: the Host belongs to another TLS listener

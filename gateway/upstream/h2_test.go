@@ -236,6 +236,21 @@ func TestH2NoStreams(t *testing.T) {
 	}
 }
 
+// TestH2NoStreamsEver: an endpoint that takes connections, allows no streams and closes is not dialled again and again.
+func TestH2NoStreamsEver(t *testing.T) {
+	peer := newRawPeer(t)
+	var hello bytes.Buffer
+	_ = http2.NewFramer(&hello, nil).WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0})
+	b := hello.Bytes()
+	peer.send.Store(&b)
+	if fault := askGet(t, h2Endpoint(t, peer.addr)).fails(t); fault.Kind != exchange.UpstreamReset || !fault.Retryable {
+		t.Errorf("got %v", fault)
+	}
+	if n := peer.conns.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
 // waitsInLine returns when n wait for a stream.
 func waitsInLine(e *Endpoint, n int32) {
 	for e.client.h2.waiting.Load() < n {

@@ -41,7 +41,7 @@ func TestH2Bodies(t *testing.T) {
 			n, _ := io.Copy(w, r.Body)
 			w.Header().Set("X-Sum", fmt.Sprint(n, r.Trailer.Get("X-End")))
 		}
-		conf := cluster()
+		var conf *config.Cluster
 		if protocol == "TLS" {
 			ca := newCA(t)
 			o := newOrigin(t, originOptions{protocols: h1AndH2, tls: &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "endpoint.test", "", nil)}}}, echo)

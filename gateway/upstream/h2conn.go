@@ -60,6 +60,7 @@ type h2Conn struct {
 	extended bool   // the endpoint takes extended CONNECT
 	draining bool   // no more streams
 	kept     bool   // it is kept when it has no streams
+	used     bool   // it had streams
 	ended    bool   // fail was called
 	idle     uint32 // since when it has no streams, in ticks
 }
@@ -177,6 +178,7 @@ func (c *h2Conn) reserve() bool {
 		c.seen.Store(c.mux.dialer.upkeep.ticks.Load()) // it had nothing to say
 	}
 	c.reserved++
+	c.used = true
 	return true
 }
 
@@ -234,6 +236,12 @@ func (c *h2Conn) closed() bool {
 	return c.allowed == 0 && !c.draining
 }
 
+func (c *h2Conn) wasUsed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.used
+}
+
 func (c *h2Conn) takesConnect() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -285,7 +293,7 @@ func (c *h2Conn) fail(err error) {
 	_ = c.line.SetWriteDeadline(time.Now().Add(farewellTime))
 	c.over.Store(true)
 	c.flush()
-	c.mux.forget(c)
+	c.mux.forget(c, err)
 }
 
 // writing takes an error of BeginStream: it ends the connection when it is the connection's.
@@ -371,7 +379,7 @@ func (c *h2Conn) read() {
 	}
 	c.reader.Close()
 	c.fail(err)
-	c.mux.forget(c) // which fail may have done before the mux knew the connection
+	c.mux.forget(c, err) // which fail may have done before the mux knew the connection
 }
 
 // step reads what has arrived.

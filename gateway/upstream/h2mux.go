@@ -260,9 +260,7 @@ func (m *h2Mux) dial(life *exchange.Life) {
 		}
 		return
 	}
-	for m.first != nil {
-		m.dequeue().find(h2Found{fault: fault})
-	}
+	m.failWaiting(fault)
 }
 
 // dialled ends a dial. It is called with mu held.
@@ -333,16 +331,30 @@ func (m *h2Mux) withoutConnect(s *h2Stream, a *Attempt) *exchange.Fault {
 	return m.client.h1.roundTrip(a)
 }
 
-// forget drops a connection that is over.
-func (m *h2Mux) forget(c *h2Conn) {
+// forget drops a connection that ended because of err. Where it never had a stream for anybody those that wait get the fault, as if it had not
+// come about: an endpoint that takes connections and closes them is not dialled for ever.
+func (m *h2Mux) forget(c *h2Conn, err error) {
 	m.current.CompareAndSwap(c, nil)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if i := slices.Index(m.conns, c); i >= 0 {
-		m.conns = slices.Delete(m.conns, i, i+1)
+	i := slices.Index(m.conns, c)
+	if i < 0 {
+		return
 	}
-	if m.first != nil {
+	m.conns = slices.Delete(m.conns, i, i+1)
+	if c.wasUsed() {
 		m.serveLocked()
+		return
+	}
+	fault := faultOfConn(err)
+	fault.Retryable = true
+	m.failWaiting(fault)
+}
+
+// failWaiting ends the wait of all that wait. It is called with mu held.
+func (m *h2Mux) failWaiting(fault *exchange.Fault) {
+	for m.first != nil {
+		m.dequeue().find(h2Found{fault: fault})
 	}
 }
 

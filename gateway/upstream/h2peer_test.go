@@ -186,10 +186,9 @@ func receiveOK[T any](t testing.TB, c <-chan T, what string) (v T, ok bool) {
 
 // asking is an attempt under way.
 type asking struct {
-	a      *Attempt
-	life   *exchange.Life
-	fault  chan *exchange.Fault
-	status int
+	a     *Attempt
+	life  *exchange.Life
+	fault chan *exchange.Fault
 }
 
 // ask starts an attempt.
@@ -257,8 +256,9 @@ func (unsized) Trailers() exchange.Fields { return nil }
 
 // rawPeer is an endpoint that sends the same bytes on every connection and closes its side.
 type rawPeer struct {
-	addr netip.AddrPort
-	send atomic.Pointer[[]byte]
+	addr  netip.AddrPort
+	conns atomic.Int32
+	send  atomic.Pointer[[]byte]
 }
 
 func newRawPeer(t testing.TB) *rawPeer {
@@ -274,6 +274,7 @@ func newRawPeer(t testing.TB) *rawPeer {
 			if err != nil {
 				return
 			}
+			p.conns.Add(1)
 			all.Go(func() {
 				_, _ = c.Write(*p.send.Load())
 				_ = c.(*net.TCPConn).CloseWrite()

@@ -84,13 +84,16 @@ func answerHeads() map[string]answer {
 		"TLS alert on a plain port": {raw: "\x15\x03\x03\x00\x02\x02\x28"},
 	}
 	for name, value := range map[string]string{
-		"with plus": "+5", "with minus": "-5", "in hex": "0x5", "with underscore": "0_5", "empty": "", "of two": "5, 6", "overflowing": "18446744073709551621", "with letters": "5x",
+		"with plus": "+5", "with minus": "-5", "in hex": "0x5", "with underscore": "0_5", "empty": "", "of two": "5, 6",
+		"overflowing": "18446744073709551621", "with letters": "5x",
 	} {
 		cases["length "+name] = answer{raw: ok + "Content-Length: " + value + "\r\n\r\nhello"}
 	}
 	for name, line := range map[string]string{
-		"two digits": "HTTP/1.1 20 OK", "four digits": "HTTP/1.1 2000 OK", "letters": "HTTP/1.1 2x0 OK", "zero": "HTTP/1.1 000 OK", "099": "HTTP/1.1 099 OK", "negative": "HTTP/1.1 -20 OK",
-		"none": "HTTP/1.1", "HTTP/2": "HTTP/2 200 OK", "HTTP/1.2": "HTTP/1.2 200 OK", "lower case": "http/1.1 200 OK", "two spaces": "HTTP/1.1  200 OK", "NUL in the reason": "HTTP/1.1 200 O\x00K",
+		"two digits": "HTTP/1.1 20 OK", "four digits": "HTTP/1.1 2000 OK", "letters": "HTTP/1.1 2x0 OK", "zero": "HTTP/1.1 000 OK",
+		"099": "HTTP/1.1 099 OK", "negative": "HTTP/1.1 -20 OK",
+		"none": "HTTP/1.1", "HTTP/2": "HTTP/2 200 OK", "HTTP/1.2": "HTTP/1.2 200 OK", "lower case": "http/1.1 200 OK",
+		"two spaces": "HTTP/1.1  200 OK", "NUL in the reason": "HTTP/1.1 200 O\x00K",
 		"tab": "HTTP/1.1\t200 OK",
 	} {
 		cases["status line, "+name] = answer{raw: line + "\r\nContent-Length: 5\r\n\r\nhello"}
@@ -121,11 +124,13 @@ func answerBodies() map[string]answer {
 		"last chunk that ends early": {raw: okPart + "5\r\nhello\r\n0\r\n", closes: true, status: 200, body: "hello", broken: true},
 	}
 	for name, size := range map[string]string{
-		"plus": "+5", "minus": "-5", "0x": "0x5", "underscore": "0_5", "17 digits": "00000000000000005", "space behind": "5 ", "space before": " 5", "nothing": "", "letters": "xyz", "64 bits": "ffffffffffffffff",
+		"plus": "+5", "minus": "-5", "0x": "0x5", "underscore": "0_5", "17 digits": "00000000000000005", "space behind": "5 ",
+		"space before": " 5", "nothing": "", "letters": "xyz", "64 bits": "ffffffffffffffff",
 	} {
 		cases["chunk size with "+name] = answer{raw: okPart + size + "\r\nhello\r\n0\r\n\r\n", status: 200, broken: true}
 	}
-	for name, end := range map[string]string{"nothing": "", "LF": "\n", "CR": "\r", "two bytes": "XX"} {
+	for name, end := range map[string]string{"nothing": "", "LF": "\n", "CR": "\r", "two bytes": "XX", "CR and another": "\rX",
+		"another and LF": "X\n"} {
 		cases["chunk followed by "+name] = answer{raw: okPart + "5\r\nhello" + end + "0\r\n\r\n", status: 200, body: "hello", broken: true}
 	}
 	return cases

@@ -27,9 +27,12 @@ import (
 // mutations puts each byte that a parser may stumble over in each place of a request where it may.
 func mutations() map[string]string {
 	odd := map[string]string{
-		"NUL": "\x00", "SOH": "\x01", "HTAB": "\t", "LF": "\n", "VT": "\x0b", "FF": "\x0c", "CR": "\r", "SP": " ", "DEL": "\x7f", "0x80": "\x80",
-		"0xa0": "\xa0", "0xff": "\xff", "comma": ",", "semicolon": ";", "colon": ":", "quote": "\"", "backslash": "\\", "slash": "/", "hash": "#",
-		"percent": "%", "plus": "+", "minus": "-", "zero": "0", "underscore": "_", "CRLF": "\r\n", "CRLF SP": "\r\n ", "CRLF HTAB": "\r\n\t", "LF SP": "\n ", "CR CR LF": "\r\r\n",
+		"NUL": "\x00", "SOH": "\x01", "HTAB": "\t", "LF": "\n", "VT": "\x0b", "FF": "\x0c", "CR": "\r", "SP": " ", "DEL": "\x7f",
+		"0x80": "\x80",
+		"0xa0": "\xa0", "0xff": "\xff", "comma": ",", "semicolon": ";", "colon": ":", "quote": "\"", "backslash": "\\", "slash": "/",
+		"hash":    "#",
+		"percent": "%", "plus": "+", "minus": "-", "zero": "0", "underscore": "_", "CRLF": "\r\n", "CRLF SP": "\r\n ",
+		"CRLF HTAB": "\r\n\t", "LF SP": "\n ", "CR CR LF": "\r\r\n",
 	}
 	const host = "Host: app.example.test\r\n"
 	places := map[string]string{ // ^ is where it goes
@@ -86,13 +89,18 @@ func mutations() map[string]string {
 // pairs puts two framings into one request, each in several spellings: what a parser ignores of one decides how it takes the other.
 func pairs() map[string]string {
 	lengths := []string{
-		"Content-Length: 5", "Content-Length: 0", "Content-Length: 44", "Content-Length: +5", "content-length:5", "Content-Length : 5", "Content-Length:\t5", " Content-Length: 5",
-		"Content_Length: 5", "Content-Length: 5, 5", "X: a\nContent-Length: 5", "X: a\rContent-Length: 5", "Content-Length: 0x5", "Content-Length\x00: 5", "Connection: Content-Length",
+		"Content-Length: 5", "Content-Length: 0", "Content-Length: 44", "Content-Length: +5", "content-length:5", "Content-Length : 5",
+		"Content-Length:\t5", " Content-Length: 5",
+		"Content_Length: 5", "Content-Length: 5, 5", "X: a\nContent-Length: 5", "X: a\rContent-Length: 5", "Content-Length: 0x5",
+		"Content-Length\x00: 5", "Connection: Content-Length",
 	}
 	codings := []string{
-		"Transfer-Encoding: chunked", "Transfer-Encoding: Chunked", "transfer-encoding:chunked", "Transfer-Encoding : chunked", " Transfer-Encoding: chunked", "Transfer-Encoding: x",
-		"Transfer-Encoding: identity", "Transfer-Encoding: chunked, identity", "Transfer-Encoding:\r\n chunked", "Transfer-Encoding: \x0bchunked", "Transfer_Encoding: chunked",
-		"X: a\nTransfer-Encoding: chunked", "X: a\rTransfer-Encoding: chunked", "Transfer-Encoding: chunked\x00", "Transfer-Encoding\x00: chunked", "Connection: Transfer-Encoding",
+		"Transfer-Encoding: chunked", "Transfer-Encoding: Chunked", "transfer-encoding:chunked", "Transfer-Encoding : chunked",
+		" Transfer-Encoding: chunked", "Transfer-Encoding: x",
+		"Transfer-Encoding: identity", "Transfer-Encoding: chunked, identity", "Transfer-Encoding:\r\n chunked",
+		"Transfer-Encoding: \x0bchunked", "Transfer_Encoding: chunked",
+		"X: a\nTransfer-Encoding: chunked", "X: a\rTransfer-Encoding: chunked", "Transfer-Encoding: chunked\x00",
+		"Transfer-Encoding\x00: chunked", "Connection: Transfer-Encoding",
 		"Content-Length: 5",
 	}
 	cases := map[string]string{}

@@ -106,9 +106,9 @@ func (a *attacker2) open(id uint32, ended bool, pairs ...string) {
 // most is how often an attack is repeated when nobody stops it.
 const most = 30_000
 
-// repeat calls send, with the identifier of a new stream each, until the gateway ends the connection or it was called most times.
-func (a *attacker2) repeat(f *floodBed, send func(id uint32)) end {
-	for i := range uint32(most) {
+// repeat calls send, with the identifier of a new stream each, until the gateway ends the connection or it was called times times.
+func (a *attacker2) repeat(f *floodBed, times uint32, send func(id uint32)) end {
+	for i := range times {
 		send(2*i + 1)
 		select {
 		case <-a.gone:
@@ -155,7 +155,7 @@ func repeated2(send func(a *attacker2, id uint32), before ...func(a *attacker2))
 		for _, do := range before {
 			do(a)
 		}
-		return a.repeat(f, func(id uint32) { send(a, id) })
+		return a.repeat(f, most, func(id uint32) { send(a, id) })
 	}
 }
 
@@ -267,6 +267,9 @@ func resetsH2() map[string]flood {
 	return all
 }
 
+// slowStreams is how many large answers are asked for and not read.
+const slowStreams = 100
+
 // slowReadsH2 have the gateway hold what they do not take, or decode what they did not send.
 func slowReadsH2() map[string]flood {
 	noWindow := http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}
@@ -276,23 +279,16 @@ func slowReadsH2() map[string]flood {
 			if a == nil {
 				return end{}
 			}
-			for i := range uint32(250) {
+			for i := range uint32(slowStreams) {
 				a.open(2*i+1, true, ":path", "/big")
 			}
 			_ = a.out.Flush()
-			if !f.wait(250, false) {
+			if !f.wait(slowStreams, false) {
 				t.Error("the requests do not come to the origin")
 			}
 			a.closeAfter(f)
 			return end{}
 		}
-	}
-	bomb := func(name, value string, times int) func(testing.TB, *floodBed) end {
-		return repeated2(func(a *attacker2, id uint32) {
-			block := append([]byte(nil), a.fields()...)
-			block = append(block, bytes.Repeat([]byte{0x80 | 62}, times)...) // the newest entry of the dynamic table
-			_ = a.frame.WriteHeaders(http2.HeadersFrameParam{StreamID: id + 2, BlockFragment: block, EndHeaders: true, EndStream: true})
-		}, func(a *attacker2) { a.open(1, true, name, value) })
 	}
 	return map[string]flood{
 		"no window for any stream":        {down: harness.H2C, attack: big(false, noWindow), heap: 48, givesUp: true},
@@ -300,10 +296,10 @@ func slowReadsH2() map[string]flood {
 		"a window of a byte, and another": {down: harness.H2C, attack: sipped2, heap: 48, givesUp: true},
 		"nothing is read":                 {down: harness.H2C, attack: big(true, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1}), heap: 48, givesUp: true},
 		"answers to PING are not read":    {down: harness.H2C, attack: deafPing, cut: []end{{over: true}}},
-		"a large field, again and again":  {down: harness.H2C, attack: bomb("x-bomb", strings.Repeat("b", 3500), 16_000), cut: calm()},
-		"a small field, again and again":  {down: harness.H2C, attack: bomb("a", "", 16_000), cut: calm()},
-		"a cookie's crumb, and again":     {down: harness.H2C, attack: bomb("cookie", "a=b", 16_000), cut: calm()},
-		"a large field in every trailers": {down: harness.H2C, attack: trailerBomb, cut: calm()},
+		"a large field, again and again":  {down: harness.H2C, attack: bomb("x-bomb", strings.Repeat("b", 3500), false), cut: calm()},
+		"a small field, again and again":  {down: harness.H2C, attack: bomb("a", "", false), cut: calm()},
+		"a cookie's crumb, and again":     {down: harness.H2C, attack: bomb("cookie", "a=b", false), cut: calm()},
+		"a large field in every trailers": {down: harness.H2C, attack: bomb("x-bomb", strings.Repeat("b", 3500), true), cut: calm()},
 	}
 }
 
@@ -357,17 +353,26 @@ func deafPing(t testing.TB, f *floodBed) end {
 	return end{}
 }
 
-// trailerBomb is a header bomb behind a body.
-func trailerBomb(t testing.TB, f *floodBed) end {
-	a := f.attack2(t, false)
-	if a == nil {
-		return end{}
-	}
-	a.open(1, true, "x-bomb", strings.Repeat("b", 3500))
-	return a.repeat(f, func(id uint32) {
-		a.open(id+2, false, ":method", "POST")
-		_ = a.frame.WriteHeaders(http2.HeadersFrameParam{
-			StreamID: id + 2, BlockFragment: bytes.Repeat([]byte{0x80 | 62}, 16_000), EndHeaders: true, EndStream: true,
+// bombs is how many header bombs a client may send at the very most before it is cut off.
+const bombs = 500
+
+// bomb puts a field into the dynamic table and then refers to it again and again, in each request's head or, behind it, in its trailers.
+func bomb(name, value string, trailers bool) func(testing.TB, *floodBed) end {
+	references := bytes.Repeat([]byte{0x80 | 62}, 16_000) // the newest entry of the dynamic table
+	return func(t testing.TB, f *floodBed) end {
+		a := f.attack2(t, false)
+		if a == nil {
+			return end{}
+		}
+		a.open(1, true, name, value)
+		return a.repeat(f, bombs, func(id uint32) {
+			block := references
+			if trailers {
+				a.open(id+2, false, ":method", "POST")
+			} else {
+				block = append(bytes.Clone(a.fields()), references...)
+			}
+			_ = a.frame.WriteHeaders(http2.HeadersFrameParam{StreamID: id + 2, BlockFragment: block, EndHeaders: true, EndStream: true})
 		})
-	})
+	}
 }

@@ -198,7 +198,7 @@ func blindReads(t testing.TB, f *floodBed) end {
 	if a == nil {
 		return end{}
 	}
-	const streams = 200
+	const streams = 100
 	for range streams {
 		if str := a.stream(); str != nil {
 			_, _ = str.Write([]byte(headers(request(harness.H3, ":path", "/big"))))

@@ -101,6 +101,9 @@ func (f *floodBed) wait(n int, done bool) bool {
 // mebibyte of an answer, as the path /big gives it.
 const mebibyte = 1 << 20
 
+// flooded is the limit of everything but idle connections.
+const flooded = 700 * time.Millisecond
+
 // newFloodBed starts a gateway in front of an origin that keeps nothing. /hang never answers, /big and /huge answer at length, and all else is
 // answered after its body came.
 func newFloodBed(t testing.TB, down harness.Down) *floodBed {
@@ -129,7 +132,7 @@ func newFloodBed(t testing.TB, down harness.Down) *floodBed {
 			_, _ = io.WriteString(w, "ok")
 		}
 	}, func(o *harness.EnvOptions) {
-		o.Limits = downstream.Limits{HandshakeTimeout: time.Second, HeaderTimeout: time.Second, BodyIdleTimeout: time.Second, IdleTimeout: harness.Patience}
+		o.Limits = downstream.Limits{HandshakeTimeout: flooded, HeaderTimeout: flooded, BodyIdleTimeout: flooded, IdleTimeout: harness.Patience}
 	})
 	f.bed = &bed{Env: env}
 	return f

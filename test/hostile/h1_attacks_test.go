@@ -54,9 +54,11 @@ func lengths() map[string]attack {
 		"leading zeros":         {raw: post + "Content-Length: 005\r\n\r\nhello", forwarded: "Content-Length: 5\r\n"},
 	}
 	for name, value := range map[string]string{
-		"with plus": "+5", "with minus": "-5", "in hex": "0x5", "with underscore": "1_0", "with inner space": "1 0", "empty": "", "with decimals": "5.0",
+		"with plus": "+5", "with minus": "-5", "in hex": "0x5", "with underscore": "1_0", "with inner space": "1 0", "empty": "",
+		"with decimals":       "5.0",
 		"overflowing 64 bits": "18446744073709551621", "overflowing 63 bits": "9223372036854775808", "with an exponent": "5e0",
-		"with letters": "5a", "quoted": "\"5\"", "with a parameter": "5;a=b", "comma before": ",5", "comma behind": "5,", "Arabic digits": "\u0665",
+		"with letters": "5a", "quoted": "\"5\"", "with a parameter": "5;a=b", "comma before": ",5", "comma behind": "5,",
+		"Arabic digits":       "\u0665",
 		"vertical tab behind": "5\x0b", "NUL behind": "5\x00", "of forty digits": strings.Repeat("1", 40),
 	} {
 		cases[name] = attack{raw: post + "Content-Length: " + value + "\r\n\r\nhello" + smuggled}
@@ -80,10 +82,13 @@ func codings() map[string]attack {
 		"prefixed name":      {raw: post + "X-Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", forwarded: "Content-Length: 5\r\n"},
 	}
 	for name, value := range map[string]string{
-		"gzip, chunked": "gzip, chunked", "chunked, identity": "chunked, identity", "identity": "identity", "chunked, chunked": "chunked, chunked",
-		"xchunked": "xchunked", "vertical tab before": "\x0bchunked", "vertical tab behind": "chunked\x0b", "NUL behind": "chunked\x00",
-		"NUL within": "chu\x00nked", "quoted": "\"chunked\"", "with a parameter": "chunked;a=b", "space behind": "chunked ", "tab behind": "chunked\t",
-		"tab before": "\tchunked", "comma before": ", chunked", "comma behind": "chunked,", "another case": "Chunked", "empty": "", "long s": "chun\u212aed",
+		"gzip, chunked": "gzip, chunked", "chunked, identity": "chunked, identity", "identity": "identity",
+		"chunked, chunked": "chunked, chunked",
+		"xchunked":         "xchunked", "vertical tab before": "\x0bchunked", "vertical tab behind": "chunked\x0b", "NUL behind": "chunked\x00",
+		"NUL within": "chu\x00nked", "quoted": "\"chunked\"", "with a parameter": "chunked;a=b", "space behind": "chunked ",
+		"tab behind": "chunked\t",
+		"tab before": "\tchunked", "comma before": ", chunked", "comma behind": "chunked,", "another case": "Chunked", "empty": "",
+		"long s":     "chun\u212aed",
 		"DEL behind": "chunked\x7f", "cow": "cow", "semicolon": "chunked;", "UTF-8 space": "chunked\u00a0",
 	} {
 		cases[name] = attack{raw: post + "Transfer-Encoding: " + value + "\r\n\r\n0\r\n\r\n" + smuggled}
@@ -95,19 +100,29 @@ func codings() map[string]attack {
 func chunkLines() map[string]attack {
 	cases := map[string]attack{}
 	for name, body := range map[string]string{
-		"size with plus": "+5\r\nhello\r\n0\r\n\r\n", "size with minus": "-5\r\nhello\r\n0\r\n\r\n", "size with 0x": "0x5\r\nhello\r\n0\r\n\r\n",
+		"size with plus": "+5\r\nhello\r\n0\r\n\r\n", "size with minus": "-5\r\nhello\r\n0\r\n\r\n",
+		"size with 0x":         "0x5\r\nhello\r\n0\r\n\r\n",
 		"size with underscore": "0_5\r\nhello\r\n0\r\n\r\n", "size of 17 digits": "00000000000000005\r\nhello\r\n0\r\n\r\n",
 		"size of 64 bits": "ffffffffffffffff\r\nhello\r\n0\r\n\r\n", "size that overflows": "10000000000000005\r\nhello\r\n0\r\n\r\n",
-		"empty size": "\r\nhello\r\n0\r\n\r\n", "size that is none": "g\r\nhello\r\n0\r\n\r\n", "space before size": " 5\r\nhello\r\n0\r\n\r\n",
-		"space behind size": "5 \r\nhello\r\n0\r\n\r\n", "tab behind size": "5\t\r\nhello\r\n0\r\n\r\n", "NUL behind size": "5\x00\r\nhello\r\n0\r\n\r\n",
-		"no CRLF behind data": "5\r\nhelloXX0\r\n\r\n", "LF behind data": "5\r\nhello\n0\r\n\r\n", "CR behind data": "5\r\nhello\r0\r\n\r\n",
-		"two CRLF behind data": "5\r\nhello\r\n\r\n0\r\n\r\n", "longer than its size": "4\r\nhello\r\n0\r\n\r\n", "shorter than its size": "6\r\nhello\r\n0\r\n\r\n",
-		"LF behind size": "5\nhello\r\n0\r\n\r\n", "CR behind size": "5\rhello\r\n0\r\n\r\n", "LF in extension": "5;a\nhello\r\n0\r\n\r\n",
-		"CR in extension": "5;a\rb\r\nhello\r\n0\r\n\r\n", "NUL in extension": "5;a=\x00\r\nhello\r\n0\r\n\r\n", "CR CR LF behind size": "5\r\r\nhello\r\n0\r\n\r\n",
+		"empty size": "\r\nhello\r\n0\r\n\r\n", "size that is none": "g\r\nhello\r\n0\r\n\r\n",
+		"space before size": " 5\r\nhello\r\n0\r\n\r\n",
+		"space behind size": "5 \r\nhello\r\n0\r\n\r\n", "tab behind size": "5\t\r\nhello\r\n0\r\n\r\n",
+		"NUL behind size":     "5\x00\r\nhello\r\n0\r\n\r\n",
+		"no CRLF behind data": "5\r\nhelloXX0\r\n\r\n", "LF behind data": "5\r\nhello\n0\r\n\r\n",
+		"CR behind data":       "5\r\nhello\r0\r\n\r\n",
+		"two CRLF behind data": "5\r\nhello\r\n\r\n0\r\n\r\n", "longer than its size": "4\r\nhello\r\n0\r\n\r\n",
+		"shorter than its size": "6\r\nhello\r\n0\r\n\r\n",
+		"LF behind size":        "5\nhello\r\n0\r\n\r\n", "CR behind size": "5\rhello\r\n0\r\n\r\n", "LF in extension": "5;a\nhello\r\n0\r\n\r\n",
+		"CR in extension": "5;a\rb\r\nhello\r\n0\r\n\r\n", "NUL in extension": "5;a=\x00\r\nhello\r\n0\r\n\r\n",
+		"CR CR LF behind size":    "5\r\r\nhello\r\n0\r\n\r\n",
 		"LF behind the last size": "5\r\nhello\r\n0\n\r\n", "LF in a quoted extension": "5;a=\"\n\"\r\nhello\r\n0\r\n\r\n",
-		"long extension":  "5;" + strings.Repeat("a", 100_000) + "\r\nhello\r\n0\r\n\r\n",
-		"many extensions": strings.Repeat("1;"+strings.Repeat("a", 1000)+"\r\nx\r\n", 200) + "0\r\n\r\n",
-		"end within data": "5\r\nhel", "no last chunk": "5\r\nhello\r\n", "end within the last chunk": "5\r\nhello\r\n0\r\n",
+		"CR and no LF behind data": "5\r\nhello\rX0\r\n\r\n", "LF and no CR behind data": "5\r\nhelloX\n0\r\n\r\n",
+		"CR and no LF behind size":          "5\rXhello\r\n0\r\n\r\n",
+		"CR and no LF behind the last size": "5\r\nhello\r\n0\rX\r\n",
+		"long extension":                    "5;" + strings.Repeat("a", 100_000) + "\r\nhello\r\n0\r\n\r\n",
+		"many extensions":                   strings.Repeat("1;"+strings.Repeat("a", 1000)+"\r\nx\r\n", 200) + "0\r\n\r\n",
+		"end within data":                   "5\r\nhel", "no last chunk": "5\r\nhello\r\n",
+		"end within the last chunk": "5\r\nhello\r\n0\r\n",
 	} {
 		cases[name] = attack{raw: chunked + body}
 	}
@@ -122,28 +137,40 @@ func chunkLines() map[string]attack {
 func requestLines() map[string]attack {
 	cases := map[string]attack{}
 	for name, line := range map[string]string{
-		"HTTP/1.2": "GET / HTTP/1.2", "HTTP/2.0": "GET / HTTP/2.0", "HTTP/1.10": "GET / HTTP/1.10", "HTTP/01.1": "GET / HTTP/01.1", "HTTP/1": "GET / HTTP/1",
-		"HTTP/1.1 in lower case": "GET / http/1.1", "another protocol": "GET / RTSP/1.0", "HTTP/0.9": "GET /", "HTTP/0.9 in words": "GET / HTTP/0.9",
-		"no target": "GET HTTP/1.1", "two targets": "GET / /x HTTP/1.1", "two spaces": "GET  / HTTP/1.1", "two spaces before the version": "GET /  HTTP/1.1",
-		"space at the end": "GET / HTTP/1.1 ", "space at the start": " GET / HTTP/1.1", "tab after the method": "GET\t/ HTTP/1.1", "tab before the version": "GET /\tHTTP/1.1",
-		"vertical tab": "GET\x0b/ HTTP/1.1", "method that is no token": "GE(T / HTTP/1.1", "no method": " / HTTP/1.1", "UTF-8 in the method": "G\u00c9T / HTTP/1.1",
-		"fragment": "GET /a#b HTTP/1.1", "fragment in the query": "GET /a?b#c HTTP/1.1", "control byte in the target": "GET /a\x01b HTTP/1.1",
-		"NUL in the target": "GET /a\x00b HTTP/1.1", "DEL in the target": "GET /a\x7fb HTTP/1.1", "CR in the target": "GET /a\rb HTTP/1.1",
-		"UTF-8 in the target": "GET /caf\u00e9 HTTP/1.1", "authority form": "GET app.example.test:80 HTTP/1.1", "asterisk": "GET * HTTP/1.1",
+		"HTTP/1.2": "GET / HTTP/1.2", "HTTP/2.0": "GET / HTTP/2.0", "HTTP/1.10": "GET / HTTP/1.10", "HTTP/01.1": "GET / HTTP/01.1",
+		"HTTP/1":                 "GET / HTTP/1",
+		"HTTP/1.1 in lower case": "GET / http/1.1", "another protocol": "GET / RTSP/1.0", "HTTP/0.9": "GET /",
+		"HTTP/0.9 in words": "GET / HTTP/0.9",
+		"no target":         "GET HTTP/1.1", "two targets": "GET / /x HTTP/1.1", "two spaces": "GET  / HTTP/1.1",
+		"two spaces before the version": "GET /  HTTP/1.1",
+		"space at the end":              "GET / HTTP/1.1 ", "space at the start": " GET / HTTP/1.1", "tab after the method": "GET\t/ HTTP/1.1",
+		"tab before the version": "GET /\tHTTP/1.1",
+		"vertical tab":           "GET\x0b/ HTTP/1.1", "method that is no token": "GE(T / HTTP/1.1", "no method": " / HTTP/1.1",
+		"UTF-8 in the method": "G\u00c9T / HTTP/1.1",
+		"fragment":            "GET /a#b HTTP/1.1", "fragment in the query": "GET /a?b#c HTTP/1.1",
+		"control byte in the target": "GET /a\x01b HTTP/1.1",
+		"NUL in the target":          "GET /a\x00b HTTP/1.1", "DEL in the target": "GET /a\x7fb HTTP/1.1", "CR in the target": "GET /a\rb HTTP/1.1",
+		"UTF-8 in the target": "GET /caf\u00e9 HTTP/1.1", "authority form": "GET app.example.test:80 HTTP/1.1",
+		"asterisk":        "GET * HTTP/1.1",
 		"relative target": "GET x HTTP/1.1", "backslash first": "GET \\x HTTP/1.1", "query alone": "GET ?x HTTP/1.1",
-		"unknown scheme": "GET ftp://app.example.test/ HTTP/1.1", "no scheme": "GET //app.example.test:80a HTTP/1.1x", "scheme alone": "GET http: HTTP/1.1",
+		"unknown scheme": "GET ftp://app.example.test/ HTTP/1.1", "no scheme": "GET //app.example.test:80a HTTP/1.1x",
+		"scheme alone":          "GET http: HTTP/1.1",
 		"scheme without a host": "GET http:/// HTTP/1.1", "absolute form of another host": "GET http://other.test/ HTTP/1.1",
-		"absolute form of another port": "GET http://app.example.test:81/ HTTP/1.1", "absolute form with userinfo": "GET http://u@app.example.test/ HTTP/1.1",
-		"absolute form with a bad port": "GET http://app.example.test:8x/ HTTP/1.1", "absolute form with a backslash": "GET http://app.example.test\\@other.test/ HTTP/1.1",
-		"absolute form with a fragment": "GET http://app.example.test/#a HTTP/1.1",
+		"absolute form of another port":  "GET http://app.example.test:81/ HTTP/1.1",
+		"absolute form with userinfo":    "GET http://u@app.example.test/ HTTP/1.1",
+		"absolute form with a bad port":  "GET http://app.example.test:8x/ HTTP/1.1",
+		"absolute form with a backslash": "GET http://app.example.test\\@other.test/ HTTP/1.1",
+		"absolute form with a fragment":  "GET http://app.example.test/#a HTTP/1.1",
 	} {
 		cases[name] = attack{raw: line + "\r\nHost: app.example.test\r\n\r\n"}
 	}
 	for name, raw := range map[string]string{
-		"bare LF": "GET / HTTP/1.1\nHost: app.example.test\n\n", "bare LF after the first line": "GET / HTTP/1.1\nHost: app.example.test\r\n\r\n",
-		"bare CR": "GET / HTTP/1.1\rHost: app.example.test\r\r", "CR CR LF": "GET / HTTP/1.1\r\r\nHost: app.example.test\r\n\r\n",
+		"bare LF":                      "GET / HTTP/1.1\nHost: app.example.test\n\n",
+		"bare LF after the first line": "GET / HTTP/1.1\nHost: app.example.test\r\n\r\n",
+		"bare CR":                      "GET / HTTP/1.1\rHost: app.example.test\r\r", "CR CR LF": "GET / HTTP/1.1\r\r\nHost: app.example.test\r\n\r\n",
 		"HTTP/0.9 and nothing more": "GET /\r\n\r\n", "TLS on a plain port": "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n",
-		"the preface of HTTP/2 with another end": "PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n", "PROXY header": "PROXY TCP4 6.6.6.6 6.6.6.6 1 2\r\n" + get + "\r\n",
+		"the preface of HTTP/2 with another end": "PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n",
+		"PROXY header":                           "PROXY TCP4 6.6.6.6 6.6.6.6 1 2\r\n" + get + "\r\n",
 	} {
 		cases[name] = attack{raw: raw}
 	}
@@ -158,10 +185,14 @@ func requestLines() map[string]attack {
 func fieldLines() map[string]attack {
 	cases := map[string]attack{}
 	for name, lines := range map[string]string{
-		"folded": "X-A: 1\r\n folded", "folded with a tab": "X-A: 1\r\n\tfolded", "fold of nothing": "X-A: 1\r\n ", "bare LF": "X-A: 1\nX-B: 2",
-		"LF CR": "X-A: 1\n\rX-B: 2", "bare CR": "X-A: 1\rX-B: 2", "CR before CRLF": "X-A: 1\r", "NUL": "X-A: 1\x00", "NUL in the name": "X\x00A: 1", "control byte": "X-A: \x01",
-		"vertical tab": "X-A: \x0b1", "DEL": "X-A: \x7f", "escape": "X-A: \x1b[2J", "empty name": ": 1", "name with a space": "X A: 1", "name with a slash": "X/A: 1", "name with UTF-8": "X-\u00e9: 1",
-		"name in quotes": "\"X-A\": 1", "name with brackets": "X[A]: 1", "space before colon": "X-A : 1", "tab before colon": "X-A\t: 1", "no colon": "X-A", "empty line of spaces": "  ",
+		"folded": "X-A: 1\r\n folded", "folded with a tab": "X-A: 1\r\n\tfolded", "fold of nothing": "X-A: 1\r\n ",
+		"bare LF": "X-A: 1\nX-B: 2",
+		"LF CR":   "X-A: 1\n\rX-B: 2", "bare CR": "X-A: 1\rX-B: 2", "CR before CRLF": "X-A: 1\r", "NUL": "X-A: 1\x00",
+		"NUL in the name": "X\x00A: 1", "control byte": "X-A: \x01",
+		"vertical tab": "X-A: \x0b1", "DEL": "X-A: \x7f", "escape": "X-A: \x1b[2J", "empty name": ": 1", "name with a space": "X A: 1",
+		"name with a slash": "X/A: 1", "name with UTF-8": "X-\u00e9: 1",
+		"name in quotes": "\"X-A\": 1", "name with brackets": "X[A]: 1", "space before colon": "X-A : 1", "tab before colon": "X-A\t: 1",
+		"no colon": "X-A", "empty line of spaces": "  ",
 		"request in a value": "X-A: 1\r\n\r\n" + "GET /smuggled HTTP/1.1\nHost: a",
 	} {
 		cases[name] = attack{raw: get + lines + "\r\n\r\n"}
@@ -190,10 +221,14 @@ func hosts() map[string]attack {
 		"two around others": {raw: get + "X-A: 1\r\nhOST: other.test\r\n\r\n"},
 	}
 	for name, host := range map[string]string{
-		"userinfo": "user@app.example.test", "bad port": "app.example.test:80a", "port out of range": "app.example.test:65536", "negative port": "app.example.test:-1",
-		"two ports": "app.example.test:80:80", "path": "app.example.test/x", "query": "app.example.test?x", "fragment": "app.example.test#x", "list": "app.example.test, other.test",
-		"space": "app.example.test other.test", "scheme": "http://app.example.test", "backslash": "app.example.test\\other.test", "NUL": "app.example.test\x00.other.test",
-		"angle brackets": "<script>", "quotes": "\"app.example.test\"", "open bracket": "[::1", "name in brackets": "[app.example.test]", "comma": "app.example.test,", "empty": "",
+		"userinfo": "user@app.example.test", "bad port": "app.example.test:80a", "port out of range": "app.example.test:65536",
+		"negative port": "app.example.test:-1",
+		"two ports":     "app.example.test:80:80", "path": "app.example.test/x", "query": "app.example.test?x",
+		"fragment": "app.example.test#x", "list": "app.example.test, other.test",
+		"space": "app.example.test other.test", "scheme": "http://app.example.test", "backslash": "app.example.test\\other.test",
+		"NUL":            "app.example.test\x00.other.test",
+		"angle brackets": "<script>", "quotes": "\"app.example.test\"", "open bracket": "[::1", "name in brackets": "[app.example.test]",
+		"comma": "app.example.test,", "empty": "",
 		"port alone": ":80", "percent-encoded": "app%2eexample.test%00", "UTF-8": "\u00e4pp.example.test",
 	} {
 		cases[name] = attack{raw: "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n"}
@@ -212,8 +247,10 @@ func trailers() map[string]attack {
 		"too long": {raw: chunked + "2\r\nhi\r\n0\r\nX-A: " + strings.Repeat("a", 70_000) + "\r\n\r\n", status: 431},
 	}
 	for name, lines := range map[string]string{
-		"bare LF": "X-A: 1\n", "bare CR": "X-A: 1\rX-B: 2\r\n", "folded": "X-A: 1\r\n folded\r\n", "space before colon": "X-A : 1\r\n", "no colon": "X-A\r\n", "empty name": ": 1\r\n",
-		"NUL": "X-A: \x00\r\n", "name with a space": "X A: 1\r\n", "request in its place": "GET /smuggled HTTP/1.1\r\nHost: app.example.test\r\n",
+		"bare LF": "X-A: 1\n", "bare CR": "X-A: 1\rX-B: 2\r\n", "folded": "X-A: 1\r\n folded\r\n", "space before colon": "X-A : 1\r\n",
+		"no colon": "X-A\r\n", "empty name": ": 1\r\n",
+		"NUL": "X-A: \x00\r\n", "name with a space": "X A: 1\r\n",
+		"request in its place": "GET /smuggled HTTP/1.1\r\nHost: app.example.test\r\n",
 	} {
 		cases[name] = attack{raw: chunked + "2\r\nhi\r\n0\r\n" + lines + "\r\n"}
 	}

@@ -197,11 +197,16 @@ func hostileAnswers2() map[string]func(o *origin2) {
 		},
 	}
 	for name, pair := range map[string][2]string{
-		"upper case name": {"X-A", "1"}, "CR in a value": {"x-a", "1\rb"}, "LF in a value": {"x-a", "1\nb"}, "NUL in a value": {"x-a", "\x00"}, "empty name": {"", "1"},
-		"space in a name": {"x a", "1"}, "CRLF in a name": {"x-a: 1\r\nx-b", "1"}, "colon in a name": {"x:a", "1"}, "leading space": {"x-a", " 1"},
-		"answer in a value": {"x-a", "1\r\nContent-Length: 0\r\n\r\n" + evil}, "set-cookie in a value": {"location", "/\r\nSet-Cookie: a=b"},
-		"connection": {"connection", "close"}, "transfer-encoding": {"transfer-encoding", "chunked"}, "upgrade": {"upgrade", "h2c"}, "keep-alive": {"keep-alive", "1"},
-		"length with plus": {"content-length", "+4"}, "list of lengths": {"content-length", "4, 4"}, "length in words": {"content-length", "four"},
+		"upper case name": {"X-A", "1"}, "CR in a value": {"x-a", "1\rb"}, "LF in a value": {"x-a", "1\nb"},
+		"NUL in a value": {"x-a", "\x00"}, "empty name": {"", "1"},
+		"space in a name": {"x a", "1"}, "CRLF in a name": {"x-a: 1\r\nx-b", "1"}, "colon in a name": {"x:a", "1"},
+		"leading space":         {"x-a", " 1"},
+		"answer in a value":     {"x-a", "1\r\nContent-Length: 0\r\n\r\n" + evil},
+		"set-cookie in a value": {"location", "/\r\nSet-Cookie: a=b"},
+		"connection":            {"connection", "close"}, "transfer-encoding": {"transfer-encoding", "chunked"}, "upgrade": {"upgrade", "h2c"},
+		"keep-alive":       {"keep-alive", "1"},
+		"length with plus": {"content-length", "+4"}, "list of lengths": {"content-length", "4, 4"},
+		"length in words": {"content-length", "four"},
 	} {
 		all[name] = say("evil", ":status", "200", pair[0], pair[1])
 	}

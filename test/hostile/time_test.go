@@ -147,7 +147,8 @@ func TestStreamsEnd(t *testing.T) {
 	})
 }
 
-// TestBodiesTrickle: a body that comes a byte at a time, each just in time, must not last for ever: there is a least rate.
+// TestBodiesTrickle: a body that said how long it is and comes a byte at a time, each just in time, must not last for ever: there is a least rate.
+// One that did not may be a conversation.
 func TestBodiesTrickle(t *testing.T) {
 	t.Parallel()
 	for _, d := range []harness.Down{harness.H1, harness.H2C, harness.H3} {

@@ -57,12 +57,17 @@ func (h haproxy) Reload(p *Peer, s *Setup, _ func(syscall.Signal) error) error {
 	if err := h.write(p, s); err != nil {
 		return err
 	}
-	conn, err := net.DialTimeout("unix", filepath.Join(s.Dir, "master"), 5*time.Second)
+	deadline := time.Now().Add(10 * time.Second)
+	conn, err := net.Dial("unix", filepath.Join(s.Dir, "master"))
+	for err != nil && time.Now().Before(deadline) { // the master opens it when its workers serve already
+		time.Sleep(10 * time.Millisecond)
+		conn, err = net.Dial("unix", filepath.Join(s.Dir, "master"))
+	}
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(deadline)
 	if _, err := io.WriteString(conn, "reload\n"); err != nil {
 		return err
 	}

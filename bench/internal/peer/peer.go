@@ -1,7 +1,7 @@
 // Package peer knows how to configure, start and reload each proxy of a benchmark. In: a Setup, which says in words that every proxy has what
 // it is to do. Out: a running proxy that does it. It must not know what load comes.
 //
-// To add a peer, write a type with the four methods of Proxy and name it in kinds. To hand it something new, add a field to Setup and a line to
+// To add a peer, write a type with the three methods of Proxy and name it in kinds. To hand it something new, add a field to Setup and a line to
 // each peer's configuration.
 package peer
 

@@ -151,7 +151,7 @@ func forbidden(id exchange.ID) bool {
 }
 
 func appendStatus(out []byte, status int) []byte {
-	i := 0
+	var i int
 	switch status {
 	case 200:
 		i = staticStatus

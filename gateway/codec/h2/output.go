@@ -184,11 +184,13 @@ func (o *Output) Flush() error {
 	return o.write(writerRounds)
 }
 
-// Kick is Flush for a goroutine that must not wait for the peer: the one that reads.
+// Kick has control frames written that are appended, by another goroutine: the one that reads must not wait for the peer.
 func (o *Output) Kick() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.startWriter()
+	if o.control > 0 { // frames of streams are flushed by who appends them
+		o.startWriter()
+	}
 }
 
 // startWriter has a goroutine of its own write, unless somebody does so already. It is called with mu held.

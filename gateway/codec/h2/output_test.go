@@ -339,13 +339,22 @@ func TestOutputKick(t *testing.T) {
 	var o Output
 	o.Init(w)
 	o.Kick() // nothing to write
+	var turn Turn
+	turn.Init(1)
+	if err := appendStream(&o, &turn, 1); err != nil {
+		t.Fatal(err)
+	}
+	o.Kick() // who appended that flushes it
+	if o.Progress() != 0 {
+		t.Error("a stream's frame is written before its Flush")
+	}
 	o.End(AppendSettingsAck(o.Begin()))
 	o.Kick() // returns although the peer does not read
 	<-w.begun
 	o.Kick()
 	w.permit <- nil
 	o.Shut(ErrClosed)
-	if got := w.all(); len(got) != FrameHeader {
+	if got := w.all(); len(got) != 2*FrameHeader+1 {
 		t.Errorf("got %d bytes", len(got))
 	}
 }
