@@ -219,7 +219,7 @@ func (r *run) respond() *exchange.Fault {
 		length = -1 // the endpoint's length is of what it did not send
 	}
 	if err := r.w.Respond(&x.Resp, length); err != nil {
-		return exchange.NewFault(exchange.ClientAborted, err)
+		return exchange.AsFault(err, exchange.ClientAborted) // or the answer holds what cannot be sent
 	}
 	r.started = true
 	if r.attempt.Tunnel != nil {
@@ -285,7 +285,7 @@ func (r *run) finish(trailers exchange.Fields) *exchange.Fault {
 		trailers = withoutHop(trailers)
 	}
 	if err := r.w.Finish(trailers); err != nil {
-		return exchange.NewFault(exchange.ClientAborted, err)
+		return exchange.AsFault(err, exchange.ClientAborted)
 	}
 	return nil
 }

@@ -138,6 +138,30 @@ func (w *watch) overdue(now time.Time, limit time.Duration) bool {
 	return limit > 0 && now.Sub(w.since) >= limit
 }
 
+// leastProgress is how many bytes a client that makes the gateway wait must send of a body with a length, or take over HTTP/2, within
+// BodyIdleTimeout.
+const leastProgress = 1 << 10
+
+// pace notices a body that comes a few bytes at a time, each just within the limit. A body without a length may do so: it can be a
+// conversation.
+type pace struct {
+	mark    int64         // the bytes got when the client last made progress
+	awaited time.Duration // for how long the ticker saw the body waited for since then
+}
+
+// trickles reports whether a body that is waited for comes too slowly. got is its bytes so far, elapsed the time since the ticker's last look.
+func (p *pace) trickles(got int64, elapsed, limit time.Duration) bool {
+	if limit <= 0 {
+		return false
+	}
+	if got-p.mark >= leastProgress {
+		p.mark, p.awaited = got, 0
+		return false
+	}
+	p.awaited += elapsed
+	return p.awaited > limit+elapsed // the first look may have come right after the wait began
+}
+
 // handshake has a goroutine of its own: it needs a large stack for once, which the connection would keep.
 func (c *client) handshake() {
 	secure := newSecure(c.sock, c.bind.tlsConf)

@@ -23,6 +23,8 @@ type h1Body struct {
 	late    bool  // the client stayed silent for too long
 	ended   bool  // a read was ended by a deadline, which the socket still has
 	err     error // what reading ended with, for ever
+	got     int64 // bytes read
+	pace    pace
 }
 
 var _ exchange.Ready = (*h1Body)(nil)
@@ -58,6 +60,7 @@ func (b *h1Body) Read(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b.reading = false
+	b.got += int64(n)
 	s.reading.next(phaseNone)
 	b.whole = b.whole || err == io.EOF || w.reader.Whole()
 	if b.left >= 0 {
@@ -97,6 +100,11 @@ func (b *h1Body) expire() {
 		b.late, b.ended = true, true
 		_ = b.work.session.client.sock.SetReadDeadline(longAgo())
 	}
+}
+
+// trickles reports whether a body that is waited for comes too slowly. It is called with the session's mu held.
+func (b *h1Body) trickles(elapsed, limit time.Duration) bool {
+	return b.reading && b.work.message.Length >= 0 && b.pace.trickles(b.got, elapsed, limit)
 }
 
 // Close gives up what is left and ends a read under way. The connection ends after the response unless the body was read to its end.

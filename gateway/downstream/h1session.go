@@ -40,6 +40,7 @@ type h1Session struct {
 	reset   bool        // with abort: only a reset tells, because the end of the connection is the end of the response
 
 	reading, writing watch
+	ticked           time.Time // the ticker's last look
 
 	closing atomic.Bool // no more requests after the one under way
 
@@ -367,6 +368,11 @@ func (s *h1Session) tick(now time.Time) {
 		s.cut()
 		return
 	}
+	elapsed := time.Duration(0)
+	if !s.ticked.IsZero() {
+		elapsed = now.Sub(s.ticked)
+	}
+	s.ticked = now
 	kind, limit := s.reading.kind(), time.Duration(0)
 	switch kind {
 	case phaseIdle:
@@ -379,8 +385,19 @@ func (s *h1Session) tick(now time.Time) {
 	switch {
 	case s.reading.overdue(now, limit):
 		s.expire(kind)
+	case kind == phaseBody:
+		s.hurry(elapsed, limit)
 	case kind == phaseIdle && s.reading.overdue(now, renewAfter):
 		s.startRenewal()
+	}
+}
+
+// hurry ends a body that trickles.
+func (s *h1Session) hurry(elapsed, limit time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live && s.work.body.trickles(elapsed, limit) {
+		s.work.body.expire()
 	}
 }
 

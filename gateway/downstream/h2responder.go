@@ -17,9 +17,6 @@ import (
 const (
 	// h2Chunk is how much of a body is appended at once at most, so that streams take turns.
 	h2Chunk = 32 << 10
-	// h2LeastProgress is how many bytes a client that makes the gateway wait must take, or send of a body with a length, within
-	// BodyIdleTimeout.
-	h2LeastProgress = 1 << 10
 )
 
 const (
@@ -175,7 +172,7 @@ func (st *h2Stream) credit(n int) (int, error) {
 		st.stall.next(h2Waiting)
 	}
 	got, err := st.window.Take(n)
-	if st.progress += got; st.progress >= h2LeastProgress || err != nil {
+	if st.progress += got; st.progress >= leastProgress || err != nil {
 		st.unstall()
 	}
 	return got, err

@@ -43,12 +43,10 @@ type h2Stream struct {
 	priority h2.Priority
 	whole    bool  // the client's side of the stream has ended
 	got      int64 // bytes of the body received
-	// mark is got when the client last made progress, and awaited for how long the ticker saw the body waited for since then; see trickles.
-	mark    int64
-	awaited time.Duration
-	taken   int64 // bytes of it that the connection's window was opened again for
-	lost    *exchange.Fault
-	life    *exchange.Life // while the exchange is served
+	pace     pace
+	taken    int64 // bytes of it that the connection's window was opened again for
+	lost     *exchange.Fault
+	life     *exchange.Life // while the exchange is served
 
 	// Guarded by the Output's lock, between its Begin and End: 100 (Continue) is sent by who reads the body first.
 	responded bool
@@ -221,7 +219,7 @@ func (st *h2Stream) recycle() {
 	st.session, st.head, st.trailers = nil, exchange.Head{Fields: head[:0]}, trailers[:0]
 	st.start, st.fault, st.refuse, st.expect, st.connect = time.Time{}, nil, 0, false, false
 	st.whole, st.got, st.taken, st.lost, st.life = false, 0, 0, nil, nil
-	st.mark, st.awaited = 0, 0
+	st.pace = pace{}
 	st.responded, st.sent, st.mute, st.ended, st.aborted, st.tunnel, st.progress = false, 0, false, false, false, false, 0
 	st.gave.Store(false)
 	h2Streams.Put(st)
@@ -261,27 +259,13 @@ func (st *h2Stream) prioritize(p h2.Priority) {
 // tick ends what is overdue. It is called with the session's mu held.
 func (st *h2Stream) tick(now time.Time, elapsed time.Duration) {
 	limit := st.session.limits.BodyIdleTimeout
-	if st.waiting.kind() != 0 && (st.waiting.overdue(now, limit) || st.trickles(elapsed, limit)) {
+	if st.waiting.kind() != 0 && (st.waiting.overdue(now, limit) || st.length >= 0 && st.pace.trickles(st.got, elapsed, limit)) {
 		st.inbox.Fail(exchange.NewFault(exchange.ClientTimeout, fmt.Errorf("next to nothing of the body came within %v", limit)))
 	}
 	if st.stall.kind() != 0 && st.stall.overdue(now, limit) {
 		st.reset(h2.Cancel, exchange.NewFault(exchange.ClientAborted, fmt.Errorf("the client's window gave next to nothing for %v", limit)))
 		st.session.out.Kick()
 	}
-}
-
-// trickles reports whether a body that is waited for comes a few bytes at a time, each just within the limit. A body without a length may do
-// so: it can be a conversation.
-func (st *h2Stream) trickles(elapsed, limit time.Duration) bool {
-	if st.length < 0 || limit <= 0 {
-		return false
-	}
-	if st.got-st.mark >= h2LeastProgress {
-		st.mark, st.awaited = st.got, 0
-		return false
-	}
-	st.awaited += elapsed
-	return st.awaited > limit+elapsed // the first look may have come right after the wait began
 }
 
 // Give implements h2.Giver.

@@ -415,8 +415,9 @@ func (s *h3Session) cut() { s.shut(h3.NoError, "") }
 func (s *h3Session) tick(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	elapsed := time.Duration(0)
 	if !s.ticked.IsZero() {
-		elapsed := now.Sub(s.ticked)
+		elapsed = now.Sub(s.ticked)
 		s.resets.Refill(elapsed)
 		s.provoked.Refill(elapsed)
 		s.acts.Refill(elapsed)
@@ -429,6 +430,6 @@ func (s *h3Session) tick(now time.Time) {
 		s.repay() // an idle connection holds no memory for them
 	}
 	for _, st := range s.streams {
-		st.tick(now)
+		st.tick(now, elapsed)
 	}
 }

@@ -40,6 +40,8 @@ type h3Stream struct {
 	late    bool           // the client stayed silent for too long; guarded by mu
 	dropped bool           // the client reset the stream; guarded by mu
 	err     error          // what reading ended with, for ever; guarded by mu
+	got     int64          // bytes of the body read; guarded by mu
+	pace    pace           // guarded by mu
 	code    h3.Code        // what the stream is reset with; guarded by mu
 
 	h3Output
@@ -60,6 +62,7 @@ func newH3Stream() *h3Stream {
 func (st *h3Stream) begin(s *h3Session, str *quic.Stream, at int) {
 	st.session, st.str, st.id, st.at = s, str, str.StreamID(), at
 	st.left = s.limits.MaxBodyBytes
+	st.got, st.pace = 0, pace{}
 	st.busy, st.closed, st.late, st.dropped, st.err, st.code = false, false, false, false, nil, h3.NoError
 	st.h3Output.begin()
 	st.reading.next(h3Head)
@@ -263,7 +266,7 @@ func (st *h3Stream) release() {
 // tick ends what is overdue, and begins the watch over a client that may give the response up. To watch every stream from its beginning
 // would cost five allocations, where nothing else of ours makes any, for exchanges that are over within a moment; so the first moments of
 // an exchange, a period of the ticker at most, go unwatched. It is called with session.mu held.
-func (st *h3Stream) tick(now time.Time) {
+func (st *h3Stream) tick(now time.Time, elapsed time.Duration) {
 	st.mu.Lock()
 	if st.life != nil && st.unwatch == nil && !st.fired {
 		st.unwatch = context.AfterFunc(st.str.Context(), st.gone)
@@ -273,9 +276,10 @@ func (st *h3Stream) tick(now time.Time) {
 	switch kind := st.reading.kind(); {
 	case kind == h3Head && st.reading.overdue(now, limits.HeaderTimeout):
 		_ = st.str.SetReadDeadline(longAgo())
-	case kind == h3Body && st.reading.overdue(now, limits.BodyIdleTimeout):
+	case kind == h3Body:
+		silent := st.reading.overdue(now, limits.BodyIdleTimeout)
 		st.mu.Lock()
-		if st.busy {
+		if st.busy && (silent || st.reader.Length() >= 0 && st.pace.trickles(st.got, elapsed, limits.BodyIdleTimeout)) {
 			st.late = true
 			_ = st.str.SetReadDeadline(longAgo())
 		}
@@ -307,6 +311,7 @@ func (st *h3Stream) Read(p []byte) (int, error) {
 
 	st.mu.Lock()
 	st.busy = false
+	st.got += int64(n)
 	st.reading.next(0)
 	if st.left >= 0 {
 		if int64(n) > st.left {
