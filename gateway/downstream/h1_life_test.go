@@ -54,7 +54,7 @@ func TestH1Timeouts(t *testing.T) {
 	})
 }
 
-// A limit is for one wait: a client that keeps coming may take as long as it likes.
+// A limit is for one wait: a client that keeps coming, and with a body faster than a trickle, may take as long as it likes.
 func TestH1LimitsBeginAnew(t *testing.T) {
 	each(t, func(t *testing.T, secure bool) {
 		const limit = 500 * time.Millisecond
@@ -67,10 +67,10 @@ func TestH1LimitsBeginAnew(t *testing.T) {
 			v.hear("GET")
 			<-pace.C
 		}
-		v.say("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n")
+		v.say("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8192\r\n\r\n")
 		for range 8 {
 			<-pace.C
-			v.say("b")
+			v.say(strings.Repeat("b", leastProgress))
 		}
 		if got := v.hear("POST"); got.StatusCode != 200 {
 			t.Errorf("got %d %q", got.StatusCode, got.body)
