@@ -48,6 +48,7 @@ type run struct {
 
 // reset makes the run ready for another exchange and lets go of this one's.
 func (r *run) reset() {
+	r.attempt.Response = exchange.Response{} // after a failed attempt its memory is still the exchange's; see try
 	r.attempt.Reset()
 	clear(r.tried)
 	r.tried = r.tried[:0]

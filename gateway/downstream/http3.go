@@ -84,6 +84,7 @@ func (h *http3Server) config() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           max(limits.HandshakeTimeout, 0),
 		MaxIdleTimeout:                 idle,
+		KeepAlivePeriod:                idle / 2, // a request may take longer; a session without one ends by its tick
 		MaxIncomingStreams:             int64(limits.MaxStreams),
 		MaxIncomingUniStreams:          h3UniStreams,
 		InitialStreamReceiveWindow:     h3StreamWindow,

@@ -131,6 +131,20 @@ func TestBodyIdleTimeout(t *testing.T) {
 	})
 }
 
+// TestIdleTimeoutLeavesRequestsAlone has an origin take longer than a connection may be idle.
+func TestIdleTimeoutLeavesRequestsAlone(t *testing.T) {
+	harness.EachDown(t, func(t *testing.T, d harness.Down) {
+		const idle = 200 * time.Millisecond
+		env := harness.New(t, harness.Combo{Down: d, Up: harness.UpH1}, func(w http.ResponseWriter, _ *http.Request) {
+			<-time.After(6 * idle)
+			w.WriteHeader(http.StatusTeapot)
+		}, limits(downstream.Limits{IdleTimeout: idle}))
+		if r, err := harness.Do(env.Client, harness.Request{}); err != nil || r.Status != http.StatusTeapot {
+			t.Errorf("got %+v, %v", r, err)
+		}
+	})
+}
+
 func TestIdleTimeout(t *testing.T) {
 	env := harness.New(t, harness.Combo{Down: harness.H1, Up: harness.UpH1}, teapot, limits(downstream.Limits{IdleTimeout: 100 * time.Millisecond}))
 	start := time.Now()

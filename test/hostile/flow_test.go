@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"testing"
 
 	"gatehouse.dev/gatehouse/test/harness"
@@ -217,59 +216,4 @@ func TestQueries(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestFailuresLeaveOthersAlone: what a failed request used is used again for others' requests, and must be theirs alone then.
-func TestFailuresLeaveOthersAlone(t *testing.T) {
-	t.Parallel()
-	var fields strings.Builder
-	for i := range 12 {
-		fmt.Fprintf(&fields, "X-%d: value-%d\r\n", i, i)
-	}
-	for name, bad := range map[string]string{
-		"a bad chunk":    chunked + "5\r\nhello\r\nzz\r\n",
-		"a bad trailer":  chunked + "5\r\nhello\r\n0\r\nX A: 1\r\n\r\n",
-		"a broken chunk": chunked + "5\r\nhelloXX0\r\n\r\n",
-		"an end":         "GET /end HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t, harness.H1, func(c *harness.RecordedConn) {
-				for {
-					head, err := c.ReadHead()
-					if err != nil || strings.HasPrefix(head, "GET /end") {
-						return
-					}
-					if _, err := c.ReadBody(head); err != nil {
-						return
-					}
-					c.Answer(ok + fields.String() + "Content-Length: 2\r\n\r\nok")
-				}
-			})
-			var clients sync.WaitGroup
-			for i := range 8 {
-				clients.Go(func() {
-					client := b.NewClient(t)
-					for range 100 {
-						if i%2 == 0 {
-							b.send(t, bad)
-							continue
-						}
-						r, err := harness.Do(client, harness.Request{})
-						if err != nil || r.Status != 200 || string(r.Body) != "ok" {
-							t.Errorf("an honest request: %+v, %v", r, err)
-							return
-						}
-						for n := range 12 {
-							if got := r.Fields.Get(fmt.Sprintf("X-%d", n)); got != fmt.Sprintf("value-%d", n) {
-								t.Errorf("field %d of an honest answer is %q: %v", n, got, r.Fields)
-								return
-							}
-						}
-					}
-				})
-			}
-			clients.Wait()
-		})
-	}
 }
