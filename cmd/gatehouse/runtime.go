@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// gcPercent lets the heap grow to four times what is alive before it is collected: what is alive in a gateway is small next to the
-	// machine, and what is collected (handshakes, HTTP/3) is short-lived. GOGC overrides it.
-	gcPercent = 300
+	// gcPercent lets the heap grow to three times what is alive before it is collected: what is alive in a gateway is small next to the
+	// machine, and what is collected (handshakes, HTTP/3) is short-lived. More would show in the memory of idle connections. GOGC overrides it.
+	gcPercent = 200
 	// memoryShare is the part of the container's memory beyond which the collector works harder; the rest is for the kernel's socket
 	// buffers and for what Go does not count. GOMEMLIMIT overrides it.
 	memoryShare = 0.9
