@@ -23,7 +23,7 @@ type bind struct {
 	tcp     *net.TCPListener
 	tcpGate *gate
 	closed  chan struct{} // closed with the listener
-	clients clientSet
+	clients members[*client]
 	watcher *sock.Watcher // tells of clients that hang up
 	tlsConf *tls.Config   // nil without TLS
 	spares  sync.Pool     // *h1Work

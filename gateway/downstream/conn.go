@@ -41,7 +41,7 @@ type client struct {
 	session session // nil until the handshake is done; guarded by mu
 	drained bool    // guarded by mu
 	wasCut  bool    // guarded by mu
-	at      int     // its place in bind.clients; guarded by that one's lock
+	at      int     // its place in bind.clients, which owns it
 }
 
 // count tells of the connection once its protocol is known: ProtoUnknown is never counted. Its end is counted by itself.
@@ -73,6 +73,8 @@ func (c *client) current() session {
 	defer c.mu.Unlock()
 	return c.session
 }
+
+func (c *client) place() *int { return &c.at }
 
 func (c *client) tick(now time.Time) {
 	if s := c.current(); s != nil {

@@ -32,7 +32,7 @@ type h3Session struct {
 	limits *Limits
 	conn   *quic.Conn
 	peer   exchange.Peer // complete once the handshake is done
-	at     int           // its place in server.sessions; guarded by that one's mu
+	at     int           // its place in server.sessions, which owns it
 
 	working     sync.WaitGroup // the streams' goroutines, the workers with requests among them
 	prioritised atomic.Bool    // the client has told how urgent a request is
@@ -94,7 +94,7 @@ func newH3(h *http3Server, conn *quic.Conn) *h3Session {
 
 // run serves the connection to its end.
 func (s *h3Session) run() {
-	defer s.server.remove(s)
+	defer s.server.sessions.remove(s)
 	defer s.working.Wait()
 	if err := s.greet(); err != nil {
 		s.fail(err)
@@ -407,6 +407,8 @@ func (s *h3Session) leaveLater() {
 		}
 	})
 }
+
+func (s *h3Session) place() *int { return &s.at }
 
 // cut implements session.
 func (s *h3Session) cut() { s.shut(h3.NoError, "") }

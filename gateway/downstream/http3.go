@@ -26,10 +26,7 @@ type http3Server struct {
 
 	handshakes atomic.Int64 // under way
 
-	mu       sync.Mutex
-	sessions []*h3Session  // in no order; each knows its place; guarded by mu
-	draining bool          // guarded by mu
-	empty    chan struct{} // made by drain, closed when the list is empty; guarded by mu
+	sessions members[*h3Session]
 }
 
 const (
@@ -120,10 +117,7 @@ type h3Guest struct {
 
 // admit lets a client in, before its handshake, or refuses it. The newest is the one refused.
 func (h *http3Server) admit(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-	h.mu.Lock()
-	draining := h.draining
-	h.mu.Unlock()
-	if draining {
+	if h.sessions.over() {
 		return nil, errDraining
 	}
 	if !h.gate.enter() {
@@ -156,45 +150,12 @@ func (h *http3Server) accept() {
 			return
 		}
 		s := newH3(h, conn)
-		if h.add(s) {
+		if h.sessions.add(s) {
 			go s.run()
 		} else {
 			s.shut(h3.NoError, "")
 		}
 	}
-}
-
-// add returns false when no more sessions are taken.
-func (h *http3Server) add(s *h3Session) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.draining {
-		return false
-	}
-	s.at = len(h.sessions)
-	h.sessions = append(h.sessions, s)
-	return true
-}
-
-func (h *http3Server) remove(s *h3Session) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	last := len(h.sessions) - 1
-	h.sessions[s.at] = h.sessions[last]
-	h.sessions[s.at].at = s.at
-	h.sessions[last] = nil
-	h.sessions = h.sessions[:last]
-	if last == 0 && h.empty != nil {
-		close(h.empty)
-		h.empty = nil
-	}
-}
-
-// all appends the sessions to room, for who does something to each: that must not happen with mu held.
-func (h *http3Server) all(room []*h3Session) []*h3Session {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return append(room, h.sessions...)
 }
 
 // tick has every session look at its limits, again and again.
@@ -208,7 +169,7 @@ func (h *http3Server) tick() {
 			return
 		case <-ticker.C:
 			now := time.Now() // the tick may have waited, and a limit must not fire early
-			sessions = h.all(sessions[:0])
+			sessions = h.sessions.all(sessions[:0])
 			for i, s := range sessions {
 				s.tick(now)
 				sessions[i] = nil
@@ -219,27 +180,7 @@ func (h *http3Server) tick() {
 
 // drain sends GOAWAY, waits for the exchanges under way, and cuts what is left when ctx ends.
 func (h *http3Server) drain(ctx context.Context) {
-	h.mu.Lock()
-	h.draining = true
-	var empty chan struct{}
-	if len(h.sessions) > 0 {
-		empty = make(chan struct{})
-		h.empty = empty
-	}
-	h.mu.Unlock()
-	if empty != nil {
-		for _, s := range h.all(nil) {
-			s.drain()
-		}
-		select {
-		case <-empty:
-		case <-ctx.Done():
-			for _, s := range h.all(nil) {
-				s.cut()
-			}
-			<-empty
-		}
-	}
+	h.sessions.drain(ctx)
 	close(h.over)
 	// Until here the listener has told new clients that they are refused.
 	_ = h.listener.Close()
