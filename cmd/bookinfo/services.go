@@ -62,6 +62,8 @@ type bookinfo struct {
 type server struct {
 	*http.Server
 	name string
+	// client is what the service calls others with, nil when it calls none.
+	client *http.Client
 }
 
 // start opens every port and then serves: when one port is taken, nothing runs.
@@ -81,13 +83,16 @@ func start(s *settings) (*bookinfo, error) {
 	}
 	b.page = page
 	ratings := "http://" + b.addr(ratingsName)
-	b.serve(productpageName, page.handler())
-	b.serve(detailsName, detailsHandler())
-	b.serve(ratingsName, ratingsHandler())
-	b.serve(reviewsV1Name, newReviews("v1", "", ratings).handler())
-	b.serve(reviewsV2Name, newReviews("v2", "black", ratings).handler())
-	b.serve(reviewsV3Name, newReviews("v3", "red", ratings).handler())
-	b.serve(auditName, new(audit).handler())
+	// Who calls stands before who is called; see shutdown.
+	b.serve(productpageName, page.handler(), page.client)
+	for name, r := range map[string]*reviews{
+		reviewsV1Name: newReviews("v1", "", ratings), reviewsV2Name: newReviews("v2", "black", ratings), reviewsV3Name: newReviews("v3", "red", ratings),
+	} {
+		b.serve(name, r.handler(), r.client)
+	}
+	b.serve(detailsName, detailsHandler(), nil)
+	b.serve(ratingsName, ratingsHandler(), nil)
+	b.serve(auditName, new(audit).handler(), nil)
 	return b, nil
 }
 
@@ -110,12 +115,12 @@ func (b *bookinfo) closeListeners() {
 	}
 }
 
-func (b *bookinfo) serve(name string, handler http.Handler) {
+func (b *bookinfo) serve(name string, handler http.Handler, client *http.Client) {
 	srv := &http.Server{Handler: identify(name, handler), ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols)}
 	// HTTP/2 without TLS as well, for routes whose Service says appProtocol: kubernetes.io/h2c.
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
-	b.servers = append(b.servers, server{srv, name})
+	b.servers = append(b.servers, server{srv, name, client})
 	l := b.listeners[name]
 	go func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -127,13 +132,17 @@ func (b *bookinfo) serve(name string, handler http.Handler) {
 // addr returns "127.0.0.1:PORT" of a service.
 func (b *bookinfo) addr(name string) string { return b.listeners[name].Addr().String() }
 
-// shutdown stops every server, the page's event streams first: they never end by themselves.
+// shutdown stops every server, the page's event streams first: they never end by themselves. Then who calls stops before who is called,
+// and closes its connections: one that was dialled and never used would hold up the other end for seconds, as a request about to come.
 func (b *bookinfo) shutdown(ctx context.Context) error {
 	b.page.close()
 	var errs []error
 	for _, srv := range b.servers {
 		if err := srv.Shutdown(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("service %s: requests still in progress were cut off: %w", srv.name, err), srv.Close())
+		}
+		if srv.client != nil {
+			srv.client.CloseIdleConnections()
 		}
 	}
 	return errors.Join(errs...)
