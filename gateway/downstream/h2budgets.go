@@ -1,10 +1,12 @@
 package downstream
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 
 	"gatehouse.dev/gatehouse/gateway/codec/h2"
+	"gatehouse.dev/gatehouse/gateway/codec/section"
 )
 
 // h2Budgets bound what a client may make the gateway do without asking it for anything useful. Over one of them the connection ends with
@@ -31,6 +33,8 @@ const (
 	h2GiveRequest   = 8
 	// h2SmallData is the size up to which DATA that nobody waits for costs one.
 	h2SmallData = 1 << 10
+	// h2CostTooLarge is what a head or trailers over the limits cost of the budget for what is provoked.
+	h2CostTooLarge = 4
 	// h2UnknownBytes of an unknown frame cost one.
 	h2UnknownBytes = 256
 )
@@ -58,6 +62,14 @@ func spend(b *h2.Budget, n int, flood string) error {
 		return nil
 	}
 	return calm(flood)
+}
+
+// provocation is what a message that was refused for err costs: one over the limits had to be decoded to its end, to keep the table in step.
+func provocation(err error) int {
+	if errors.Is(err, section.ErrTooLarge) {
+		return h2CostTooLarge
+	}
+	return 1
 }
 
 // spendControl takes n from the control budget.

@@ -141,7 +141,7 @@ func (s *h2Session) open(f *h2.Frame) error {
 	s.fresh = append(s.fresh, st)
 	s.working.Add(1)
 	if err != nil || st.refuse != 0 {
-		return spend(&s.budgets.provoked, 1, "too many malformed or too large requests")
+		return spend(&s.budgets.provoked, provocation(err), "too many malformed or too large requests")
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func (s *h2Session) trailers(st *h2Stream, f *h2.Frame) error {
 	case errors.Is(err, section.ErrTooLarge):
 		st.whole = true
 		st.inbox.Fail(exchange.NewFault(exchange.FieldsTooLarge, err))
-		return spend(&s.budgets.provoked, 1, "too many trailers that are too large")
+		return spend(&s.budgets.provoked, provocation(err), "too many trailers that are too large")
 	case err != nil:
 		return s.provoked(st, h2.ProtocolError, err.Error())
 	case !st.lengthHolds():
