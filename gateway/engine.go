@@ -57,7 +57,6 @@ type Engine struct {
 	mu      sync.Mutex // serialises Apply
 	version uint64     // counts the configurations applied; guarded by mu
 
-	buffers    bufferPool
 	runs       runPool
 	mirrors    sync.WaitGroup
 	lifetime   context.Context // bounds the mirrored requests, which outlive their exchanges; ends with Shutdown

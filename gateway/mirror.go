@@ -74,5 +74,5 @@ func (e *Engine) sendMirror(ctx context.Context, cluster *upstream.Cluster, head
 		return
 	}
 	// Reading the answer keeps the connection usable; the context bounds it.
-	_, _ = e.buffers.copy(io.Discard, attempt.Answer)
+	_, _ = copyBytes(io.Discard, attempt.Answer)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/filters"
+	"gatehouse.dev/gatehouse/gateway/buffer"
 	"gatehouse.dev/gatehouse/gateway/exchange"
 	"gatehouse.dev/gatehouse/gateway/snapshot"
 	"gatehouse.dev/gatehouse/gateway/telemetry"
@@ -248,13 +249,14 @@ func ready(body exchange.Body) (n int, whole bool) {
 
 // copyBody streams the response. What it has is flushed before it waits for more.
 func (r *run) copyBody() *exchange.Fault {
-	buffer := r.engine.buffers.get()
-	defer r.engine.buffers.put(buffer)
+	var memory buffer.Piece
+	defer memory.Release()
 	body := r.x.RespBody
+	piece := memory.Next(0) // larger ones measured worse in this direction: what is read waits in the nearest cache to be written
 	for {
-		n, err := body.Read(*buffer)
+		n, err := body.Read(piece)
 		if n > 0 {
-			wrote, werr := r.w.Write((*buffer)[:n])
+			wrote, werr := r.w.Write(piece[:n])
 			r.x.BytesOut += int64(wrote)
 			if werr == nil && err == nil {
 				if more, whole := ready(body); more == 0 && !whole {

@@ -5,29 +5,31 @@ import (
 	"io"
 	"sync"
 
+	"gatehouse.dev/gatehouse/gateway/buffer"
 	"gatehouse.dev/gatehouse/gateway/exchange"
 )
 
-// bufferPool lends the buffers that bodies are copied through.
-type bufferPool struct{ pool sync.Pool }
-
-const copyBufferSize = 32 << 10
-
-func (p *bufferPool) get() *[]byte {
-	if b, ok := p.pool.Get().(*[]byte); ok {
-		return b
+// copyBytes copies from one side to the other.
+func copyBytes(to io.Writer, from io.Reader) (total int64, err error) {
+	var memory buffer.Piece
+	defer memory.Release()
+	for n := 0; ; {
+		piece := memory.Next(n)
+		n, err = from.Read(piece)
+		if n > 0 {
+			wrote, failed := to.Write(piece[:n])
+			total += int64(wrote)
+			if failed != nil {
+				return total, failed
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
 	}
-	b := make([]byte, copyBufferSize)
-	return &b
-}
-
-func (p *bufferPool) put(b *[]byte) { p.pool.Put(b) }
-
-// copy copies from one side to the other. Both are hidden behind plain readers and writers so that nothing bypasses the buffer.
-func (p *bufferPool) copy(to io.Writer, from io.Reader) (int64, error) {
-	buffer := p.get()
-	defer p.put(buffer)
-	return io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, *buffer)
 }
 
 // tunnel carries raw bytes both ways after a protocol switch, until both sides have ended, or one side broke or cannot be half-closed.
@@ -59,7 +61,7 @@ func (r *run) tunnel(endpoint exchange.Stream) *exchange.Fault {
 
 // pump copies one way and passes the end on.
 func (r *run) pump(to, from exchange.Stream, closeBoth func()) int64 {
-	n, err := r.engine.buffers.copy(to, from)
+	n, err := copyBytes(to, from)
 	if err != nil || errors.Is(to.CloseWrite(), errors.ErrUnsupported) {
 		closeBoth()
 	}

@@ -59,6 +59,8 @@ func TestFaultBeforeHead(t *testing.T) {
 		"endless head":      {answering("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", MaxResponseHeaderBytes+1)), exchange.UpstreamProtocol, false},
 		"switches unasked":  {answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"), exchange.UpstreamProtocol, false},
 		"only interim ones": {answering(strings.Repeat("HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n", 1000)), exchange.UpstreamReset, false},
+		"too many interim ones": {answering(strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 1001) + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+			exchange.UpstreamProtocol, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

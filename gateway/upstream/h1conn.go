@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -176,14 +177,25 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
+// mostInterim bounds the interim responses to one request: more than any upload reports its progress with, and an end to an endpoint that sends
+// nothing else.
+const mostInterim = 1000
+
+var errInterim = fmt.Errorf("more than %d interim responses and no final one", mostInterim)
+
 // receive reads up to the final head, or to 101.
 func (c *conn) receive(a *Attempt) *exchange.Fault {
 	method := c.method(a)
-	for {
+	for interim := 0; ; {
 		ok, err := c.in.NextResponse(&a.Response, &c.response, method)
+		if ok && a.Response.Status < 200 {
+			interim++
+		}
 		switch {
 		case err != nil:
 			return c.fault(a, err)
+		case interim > mostInterim:
+			return exchange.NewFault(exchange.UpstreamProtocol, errInterim)
 		case !ok:
 			space := c.in.Space()
 			n, err := c.Read(space)

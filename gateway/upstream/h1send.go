@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"gatehouse.dev/gatehouse/gateway/buffer"
 	"gatehouse.dev/gatehouse/gateway/codec/h1"
 	"gatehouse.dev/gatehouse/gateway/exchange"
 )
@@ -30,8 +30,8 @@ type h1Send struct {
 }
 
 const (
-	// pieceSize bounds what is written at once of a body.
-	pieceSize = 64 << 10
+	// mostChunk bounds a chunk with what is around it, so that its length has four digits.
+	mostChunk = 64 << 10
 	// chunkLead is room for the line before a chunk of less than 64 KiB.
 	chunkLead = len("ffff\r\n")
 	// chunkRoom is room for what is around it, without trailers.
@@ -39,9 +39,6 @@ const (
 	// leastInline is the least room that is worth an extra read of the body.
 	leastInline = 64
 )
-
-// pieces lends the memory that bodies are sent through.
-var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
 
 func (s *h1Send) begin() {
 	s.left, s.whole, s.running, s.waits = 0, false, false, false
@@ -163,10 +160,15 @@ func (c *conn) sendRest(a *Attempt) (whole bool) {
 	if c.send.waits && !c.send.told() {
 		return false
 	}
-	buffer := pieces.Get().(*[pieceSize]byte)
-	defer pieces.Put(buffer)
-	for {
-		out, err := c.piece(buffer[:0], a, pieceSize-chunkRoom)
+	var memory buffer.Piece
+	defer memory.Release()
+	for last := 0; ; {
+		room := memory.Next(last)
+		if c.send.left < 0 {
+			room = room[:min(len(room), mostChunk)-chunkRoom]
+		}
+		out, err := c.piece(room[:0], a, len(room))
+		last = len(out)
 		if err != nil && err != io.EOF {
 			if !errors.Is(err, errDetached) {
 				c.cutShort()
