@@ -57,31 +57,78 @@ type Chain struct {
 	filters []Filter
 }
 
+// Clusters returns the names of the clusters that a policy sends requests to; nil for one that does not open.
+func (s *Set) Clusters(kind string, payload []byte) []string {
+	if spec, ok := s.specs[kind]; ok && spec.Clusters != nil {
+		return spec.Clusters(payload)
+	}
+	return nil
+}
+
 // Compile builds the filters of one rule or backend, ordered by phase. b numbers the slots: chains that may run in one exchange
 // share it.
 func (s *Set) Compile(items []Item, b *Builder) (Chain, error) {
-	type built struct {
-		phase  Phase
-		filter Filter
-	}
-	list := make([]built, 0, len(items))
-	for _, item := range items {
-		spec, ok := s.specs[item.Kind]
-		if !ok {
-			return Chain{}, fmt.Errorf("filter kind %q is not known to this gateway", item.Kind)
-		}
-		f, err := spec.Build(item.Payload, b)
-		if err != nil {
-			return Chain{}, fmt.Errorf("filter %s: %w", item.Kind, err)
-		}
-		list = append(list, built{spec.Phase, f})
+	list, err := s.build(items, b)
+	if err != nil {
+		return Chain{}, err
 	}
 	slices.SortStableFunc(list, func(a, b built) int { return cmp.Compare(a.phase, b.phase) })
+	return chainOf(list), nil
+}
+
+// CompileInOrder builds the filters of a listener, which run in the order of the list whatever their phases are (Gateway API:
+// ListenerFilters.requests). Its slots never meet those of other chains.
+func (s *Set) CompileInOrder(items []Item) (Chain, error) {
+	list, err := s.build(items, &Builder{listener: true})
+	if err != nil {
+		return Chain{}, err
+	}
+	for i := range list {
+		list[i].filter = sameHost{list[i].filter}
+	}
+	return chainOf(list), nil
+}
+
+// sameHost is a filter of a listener. Which listener serves the request is settled: what the filter does to the authority takes no effect
+// (Gateway API: ListenerFilters.requests).
+type sameHost struct{ Filter }
+
+func (f sameHost) OnRequest(ctx context.Context, x *exchange.Exchange) (Action, error) {
+	authority := x.Req.Authority
+	action, err := f.Filter.OnRequest(ctx, x)
+	x.Req.Authority = authority
+	x.Req.Fields.DelID(exchange.Host)
+	return action, err
+}
+
+// built is a filter of a chain to be.
+type built struct {
+	phase  Phase
+	filter Filter
+}
+
+func chainOf(list []built) Chain {
 	chain := Chain{}
 	for _, b := range list {
 		chain.filters = append(chain.filters, b.filter)
 	}
-	return chain, nil
+	return chain
+}
+
+func (s *Set) build(items []Item, b *Builder) ([]built, error) {
+	list := make([]built, 0, len(items))
+	for _, item := range items {
+		spec, ok := s.specs[item.Kind]
+		if !ok {
+			return nil, fmt.Errorf("filter kind %q is not known to this gateway", item.Kind)
+		}
+		f, err := spec.Build(item.Payload, b)
+		if err != nil {
+			return nil, fmt.Errorf("filter %s: %w", item.Kind, err)
+		}
+		list = append(list, built{spec.Phase, f})
+	}
+	return list, nil
 }
 
 // OnRequest runs the request side. ran is how many filters took part: the response side runs for these.

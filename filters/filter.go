@@ -64,6 +64,9 @@ type Spec struct {
 	Validate func(payload []byte) error
 	// Build makes the filter.
 	Build func(payload []byte, b *Builder) (Filter, error)
+	// Clusters names the clusters that the filter sends requests to; nil for a kind that sends none. The settings name each of them in a
+	// field "cluster", by which whoever cannot open them finds it.
+	Clusters func(payload []byte) []string
 	// Describe says in a few words what this payload does, for `gatehouse explain`: "set x-env: prod".
 	Describe func(payload []byte) string
 }
@@ -71,6 +74,8 @@ type Spec struct {
 // Builder is what a filter gets while it is built.
 type Builder struct {
 	slots int
+	// listener is set for the filters of a listener, which run in one exchange with any rule's: theirs are the odd slots.
+	listener bool
 }
 
 // Slot is a filter's own place in Exchange.Slots, typed.
@@ -78,8 +83,12 @@ type Slot[T any] struct{ index int }
 
 // NewSlot reserves a slot in the exchanges that the chain being built will see.
 func NewSlot[T any](b *Builder) Slot[T] {
+	index := 2 * b.slots
+	if b.listener {
+		index++
+	}
 	b.slots++
-	return Slot[T]{index: b.slots - 1}
+	return Slot[T]{index: index}
 }
 
 // Set keeps v for this exchange.

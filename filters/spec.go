@@ -16,6 +16,8 @@ type Shape[C, F any] struct {
 	Compile func(C) (F, error)
 	// Filter makes the filter of one chain.
 	Filter func(F, *Builder) Filter
+	// Clusters names the clusters that the filter sends requests to; it may be nil.
+	Clusters func(C) []string
 	// Describe says in a few words what a config, here with its compiled form, does.
 	Describe func(C, F) string
 }
@@ -28,7 +30,19 @@ func (s Shape[C, F]) Spec() Spec {
 		}
 		return c, f, err
 	}
+	var clusters func(payload []byte) []string
+	if s.Clusters != nil {
+		clusters = func(payload []byte) []string {
+			c, _, err := open(payload)
+			if err != nil {
+				return nil
+			}
+			return s.Clusters(c)
+		}
+	}
 	return Spec{
+		Clusters: clusters,
+
 		Kind:  s.Kind,
 		Phase: s.Phase,
 		Validate: func(payload []byte) error {

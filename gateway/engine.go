@@ -58,6 +58,7 @@ type Engine struct {
 	version uint64     // counts the configurations applied; guarded by mu
 
 	runs       runPool
+	flows      flows
 	mirrors    sync.WaitGroup
 	lifetime   context.Context // bounds the mirrored requests, which outlive their exchanges; ends with Shutdown
 	endLife    context.CancelFunc
@@ -93,9 +94,11 @@ func New(o Options) (*Engine, error) {
 		OnConnections: o.Telemetry.UpstreamConnections,
 	})
 	e.compiler = snapshot.NewCompiler(o.Filters, o.Telemetry)
+	e.compiler.Tracer, e.compiler.LetGo = e.tracer, e.letGoTracers
 	e.current.Store(snapshot.Empty())
 	e.downstream = downstream.New(downstream.Options{
 		Handler:       e,
+		Streams:       e,
 		TLS:           e.tls,
 		Limits:        o.Limits,
 		DrainTime:     o.DrainTime,
@@ -115,7 +118,7 @@ func (e *Engine) Apply(_ context.Context, cfg *config.Config) (config.Applied, e
 		e.telemetry.ConfigRejected()
 		return config.Applied{}, fmt.Errorf("the configuration is refused; the running one stays: %w", err)
 	}
-	lease, clusterProblems := e.upstream.Apply(cfg.Clusters)
+	lease, clusterProblems := e.upstream.Apply(cfg.Clusters, cfg.Certificates...)
 	next, err := e.compiler.Compile(cfg, lease)
 	if err != nil {
 		lease.Release()
@@ -127,6 +130,7 @@ func (e *Engine) Apply(_ context.Context, cfg *config.Config) (config.Applied, e
 	if !e.options.Detached {
 		sockets = e.downstream.Apply(next.Sockets())
 	}
+	e.flows.leave(next.Config, e.options.DrainTime)
 	previous.Release()
 	e.compiler.Sweep()
 	e.version++
@@ -135,7 +139,7 @@ func (e *Engine) Apply(_ context.Context, cfg *config.Config) (config.Applied, e
 	applied := config.Applied{Listeners: map[string]error{}, Clusters: clusterProblems}
 	for _, l := range cfg.Listeners {
 		for _, addr := range l.Binds() {
-			if err := sockets[config.BindKey(addr, l.Port)]; err != nil {
+			if err := sockets[l.BindKey(addr)]; err != nil {
 				applied.Listeners[l.Name] = err
 			}
 		}
@@ -148,14 +152,15 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	err := e.downstream.Shutdown(ctx)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	err = errors.Join(err, e.telemetry.ShutdownTracers(ctx)) // while their clusters are there
 	e.endLife()
 	e.mirrors.Wait()
 	e.current.Swap(snapshot.Empty()).Release()
 	return errors.Join(err, e.upstream.Close())
 }
 
-func (e *Engine) tls(bind string, quic bool, hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	return e.current.Load().TLS(bind, quic, hello)
+func (e *Engine) tls(bind string, quic bool, hello *tls.ClientHelloInfo) (downstream.Handshake, error) {
+	return e.current.Load().Handshake(bind, quic, hello)
 }
 
 // pin returns the current snapshot with a reference that the caller releases.

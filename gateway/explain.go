@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"gatehouse.dev/gatehouse/gateway/config"
+	"gatehouse.dev/gatehouse/gateway/downstream"
 	"gatehouse.dev/gatehouse/gateway/exchange"
 	"gatehouse.dev/gatehouse/gateway/snapshot"
 )
@@ -35,11 +36,13 @@ func (e *Engine) Explain(port uint16, head *exchange.Head, most int) (*snapshot.
 func noSocket(snap *snapshot.Snapshot, port uint16, scheme string) error {
 	var open []string
 	for _, b := range snap.Sockets() {
-		protocol := "http"
-		if b.TLS {
-			protocol = "https"
+		switch b.Kind {
+		case downstream.KindHTTP:
+			open = append(open, "http "+b.Key())
+		case downstream.KindTLS:
+			open = append(open, "https "+b.Key())
+		default: // nothing there to explain
 		}
-		open = append(open, protocol+" "+b.Key())
 	}
 	if len(open) == 0 {
 		open = append(open, "none")

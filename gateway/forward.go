@@ -22,9 +22,11 @@ const (
 
 // forward sends the request upstream, again where that is safe and wanted, and takes over the first answer that stands.
 func (r *run) forward() *exchange.Fault {
+	r.backend.Cluster.CountRequest()
 	for number := 0; ; number++ {
 		fault := r.try()
-		if r.endpoint == nil || r.x.Life.Over() || !r.wantsAnother(number, fault) || !r.attempt.Detach() || !r.body.Rewind() {
+		if r.endpoint == nil || r.x.Life.Over() || !r.wantsAnother(number, fault) || !r.attempt.Detach() || !r.body.Rewind() ||
+			!r.backend.Cluster.MayRetry() {
 			return r.takeOver(fault)
 		}
 		r.tried = append(r.tried, r.endpoint)
@@ -101,7 +103,7 @@ func pause(life *exchange.Life, backoff time.Duration, number int) bool {
 
 // try makes one attempt. Its endpoint and its time limit stay until endAttempt.
 func (r *run) try() *exchange.Fault {
-	endpoint, fault := r.backend.Cluster.Pick(r.x.Life, r.tried)
+	endpoint, fault := r.backend.Cluster.PickSticky(r.x.Life, r.tried, r.sticky.endpoint)
 	if fault != nil {
 		return fault
 	}

@@ -31,10 +31,12 @@ type run struct {
 	handles  *telemetry.Handles
 	span     telemetry.Span
 
-	rule    *snapshot.Rule
-	backend *snapshot.Backend
+	listener *snapshot.Listener
+	rule     *snapshot.Rule
+	backend  *snapshot.Backend
 	// How many filters of each chain took part: their response side runs.
-	ruleRan, backendRan int
+	listenerRan, ruleRan, backendRan int
+	sticky                           sticky
 
 	body    requestBody // its source is nil until the request is ready to be sent
 	timer   *time.Timer // of the request timeout
@@ -54,7 +56,9 @@ func (r *run) reset() {
 	clear(r.tried)
 	r.tried = r.tried[:0]
 	r.snapshot, r.x, r.w, r.handles, r.span = nil, nil, nil, nil, telemetry.Span{}
-	r.rule, r.backend, r.ruleRan, r.backendRan = nil, nil, 0, 0
+	r.listener, r.rule, r.backend = nil, nil, nil
+	r.listenerRan, r.ruleRan, r.backendRan = 0, 0, 0
+	r.sticky = sticky{}
 	r.body.reset()
 	r.started = false
 }
@@ -125,7 +129,20 @@ func (r *run) request(ctx context.Context) *exchange.Fault {
 	authority := x.Req.Authority
 	sanitizeRequest(&x.Req)
 	forward(x, authority)
-	rule, fault := r.snapshot.Find(&x.Peer, &x.Req)
+	listener, fault := r.snapshot.Listener(&x.Peer, &x.Req)
+	if fault != nil {
+		return fault
+	}
+	r.listener, x.Caller = listener, r
+	if listener.Tracer != nil {
+		ctx = r.span.Retrace(x.Life, x, listener.Tracer)
+	}
+	replied, ran, fault := r.filter(ctx, listener.Chain)
+	r.listenerRan = ran
+	if fault != nil || replied {
+		return fault
+	}
+	rule, fault := listener.Find(&x.Req)
 	if fault != nil {
 		return fault
 	}
@@ -134,7 +151,7 @@ func (r *run) request(ctx context.Context) *exchange.Fault {
 		r.timer = limit(rule.RequestTimeout, x.Life, exchange.RequestTimeout)
 	}
 
-	replied, ran, fault := r.filter(ctx, rule.Chain)
+	replied, ran, fault = r.filter(ctx, rule.Chain)
 	r.ruleRan = ran
 	if fault != nil || replied {
 		return fault
@@ -189,10 +206,13 @@ func (r *run) filter(ctx context.Context, chain filters.Chain) (replied bool, ra
 	return action == filters.Reply, ran, nil
 }
 
-// choose draws a backend by weight.
+// choose draws a backend by weight, unless the client's session has one.
 func (r *run) choose() (*snapshot.Backend, *exchange.Fault) {
 	if r.rule.TotalWeight == 0 {
 		return nil, exchange.NewFault(exchange.NoBackends, nil)
+	}
+	if backend := r.resume(); backend != nil {
+		return backend, nil
 	}
 	backend := &r.rule.Backends[0]
 	if len(r.rule.Backends) > 1 {
@@ -212,14 +232,20 @@ func (r *run) respond() *exchange.Fault {
 	}
 	defer func() { _ = x.RespBody.Close() }()
 	x.Resp.Fields = sanitizeResponse(x.Resp.Fields)
+	r.persist()
 	if r.backend != nil {
 		r.backend.Chain.OnResponse(x, r.backendRan)
 	}
-	r.rule.Chain.OnResponse(x, r.ruleRan)
+	r.outgoing()
 	length := x.RespBody.Length()
+	if x.Attempts == 0 && asksGRPC(x) { // a filter's answer
+		r.grpcFilterReply()
+		length = -1
+	}
 	if x.Resp.Status == statusNotModified {
 		length = -1 // the endpoint's length is of what it did not send
 	}
+	r.span.Answer(x.Resp.Fields)
 	if err := r.w.Respond(&x.Resp, length); err != nil {
 		return exchange.AsFault(err, exchange.ClientAborted) // or the answer holds what cannot be sent
 	}
@@ -237,6 +263,16 @@ func (r *run) respond() *exchange.Fault {
 		}
 	}
 	return r.copyBody()
+}
+
+// outgoing runs the response side of the rule's filters and the listener's.
+func (r *run) outgoing() {
+	if r.rule != nil {
+		r.rule.Chain.OnResponse(r.x, r.ruleRan)
+	}
+	if r.listener != nil {
+		r.listener.Chain.OnResponse(r.x, r.listenerRan)
+	}
 }
 
 // ready asks a body what can be read without waiting. One that cannot tell has nothing.
@@ -296,13 +332,20 @@ func (r *run) finish(trailers exchange.Fields) *exchange.Fault {
 // fail turns a Fault into a reply, or into a visible break when the response has already begun.
 func (r *run) fail(fault *exchange.Fault) {
 	r.x.Fault = fault
+	grpc := asksGRPC(r.x)
 	if r.started {
-		r.w.Abort()
+		if !grpc || !r.endGRPC(fault) {
+			r.w.Abort()
+		}
 		return
 	}
 	if fault.Kind == exchange.ClientAborted {
 		r.x.Resp.Status = fault.Status
 		r.w.Abort()
+		return
+	}
+	if grpc {
+		r.failGRPC(fault)
 		return
 	}
 	text := []byte(strconv.Itoa(fault.Status) + " " + string(fault.Kind) + "\n")
@@ -311,9 +354,7 @@ func (r *run) fail(fault *exchange.Fault) {
 	if fault.Kind == exchange.MethodRefused {
 		r.x.Resp.Fields.Add("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
-	if r.rule != nil {
-		r.rule.Chain.OnResponse(r.x, r.ruleRan)
-	}
+	r.outgoing()
 	if r.w.Respond(&r.x.Resp, int64(len(text))) != nil {
 		return
 	}

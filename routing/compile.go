@@ -64,7 +64,7 @@ func (b *builder) compile(m *Match, r *rule) error {
 	if err != nil {
 		return err
 	}
-	r.class, r.path, r.method = classOf(m.PathType), path, m.Method
+	r.class, r.path, r.method, r.specificity = classOf(m.PathType), path, m.Method, m.Specificity
 	if r.class == classRegex {
 		if _, err := b.cache.get(path); err != nil {
 			return fmt.Errorf("path: %w", err)
@@ -141,8 +141,8 @@ func (n *names) key(text string, query bool) uint32 {
 
 // precedenceOf packs what decides between rules on one host, highest bits first; a lesser number goes first.
 //
-//	2 bits   Exact, RegularExpression, PathPrefix
-//	24 bits  length of the path, longer first
+//	2 bits   Exact, RegularExpression, PathPrefix; that of PathPrefix for a match with a specificity of its own
+//	24 bits  length of the path, longer first; or that specificity, greater first
 //	1 bit    method, present first
 //	16 bits  header conditions, more first
 //	16 bits  query conditions, more first
@@ -154,12 +154,19 @@ func precedenceOf(r *rule) uint64 {
 		noMethod = 1
 	}
 	query := r.conditions.to - r.conditions.from - r.headers
-	key := uint64(r.class)
-	key = key<<24 | lessFirst(len(r.path), 24)
+	class, length := r.class, len(r.path)
+	if r.specificity > 0 {
+		class, length = classPrefix, int(r.specificity)
+	}
+	key := uint64(class)
+	key = key<<specificityBits | lessFirst(length, specificityBits)
 	key = key<<1 | noMethod
 	key = key<<16 | lessFirst(int(r.headers), 16)
 	return key<<16 | lessFirst(int(query), 16)
 }
+
+// specificityBits hold the length of a path, or Match.Specificity.
+const specificityBits = 24
 
 // lessFirst inverts n within so many bits.
 func lessFirst(n, bits int) uint64 {
@@ -227,6 +234,7 @@ func (b *builder) place(rank uint32, hosts []string) {
 
 func (b *builder) placeOn(at, rank uint32) {
 	s, r := &b.sites[at], &b.rules[rank]
+	s.unordered = s.unordered || r.specificity > 0
 	n := s.root
 	switch r.class {
 	case classExact:

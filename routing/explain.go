@@ -193,7 +193,7 @@ func (t *index) lesser(loser, winner *standing) string {
 	switch {
 	case loser.site != winner.site:
 		return hostText(t.sites[loser.site].host) + " is less specific than " + hostText(t.sites[winner.site].host)
-	case l.class != w.class || len(l.path) != len(w.path):
+	case l.specificity != w.specificity, l.specificity == 0 && (l.class != w.class || len(l.path) != len(w.path)):
 		return l.pathText() + " is less specific than " + w.pathText()
 	case (l.method == "") != (w.method == ""):
 		return "it names no method, the winner names " + w.method

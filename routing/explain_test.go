@@ -84,12 +84,15 @@ func TestExplainPrecedence(t *testing.T) {
 		winner, loser Rule[int]
 		want          string
 	}{
-		"host":    {on(prefix("/a"), "b.a.test"), on(prefix("/a")), "no hostname is less specific than hostname b.a.test"},
-		"path":    {on(prefix("/a")), on(prefix("/")), "PathPrefix / is less specific than PathPrefix /a"},
-		"method":  {on(prefix("/a").method("GET")), on(prefix("/a")), "it names no method, the winner names GET"},
-		"headers": {on(prefix("/a").header("x-a", "1")), on(prefix("/a")), "it matches on 0 headers, the winner on 1"},
-		"query":   {on(prefix("/a").query("q", "1")), on(prefix("/a")), "it matches on 0 query parameters, the winner on 1"},
-		"order":   {on(prefix("/a")), on(prefix("/a/")), "stands earlier"},
+		"host":        {on(prefix("/a"), "b.a.test"), on(prefix("/a")), "no hostname is less specific than hostname b.a.test"},
+		"path":        {on(prefix("/a")), on(prefix("/")), "PathPrefix / is less specific than PathPrefix /a"},
+		"method":      {on(prefix("/a").method("GET")), on(prefix("/a")), "it names no method, the winner names GET"},
+		"headers":     {on(prefix("/a").header("x-a", "1")), on(prefix("/a")), "it matches on 0 headers, the winner on 1"},
+		"query":       {on(prefix("/a").query("q", "1")), on(prefix("/a")), "it matches on 0 query parameters, the winner on 1"},
+		"order":       {on(prefix("/a")), on(prefix("/a/")), "stands earlier"},
+		"specificity": {on(prefix("/a").specific(2)), on(exact("/a").specific(1)), "Exact /a is less specific than PathPrefix /a"},
+		"headers of equal specificity": {on(prefix("/a").specific(2).header("x-a", "1")), on(exact("/a").specific(2)),
+			"it matches on 0 headers, the winner on 1"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

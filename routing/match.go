@@ -24,6 +24,9 @@ type Match struct {
 	Method   string       `json:"method,omitempty"`
 	Headers  []ValueMatch `json:"headers,omitempty"`
 	Query    []ValueMatch `json:"query,omitempty"`
+	// Specificity, when not 0, stands in the order of precedence in the place of the path's type and length: the greater, the earlier. It
+	// is for matches whose precedence is not that of paths, such as those on gRPC services. It is less than 1<<24.
+	Specificity uint32 `json:"specificity,omitempty"`
 }
 
 // ValueMatch is a condition on a header or query parameter. A header's name ignores case; a parameter's does not.

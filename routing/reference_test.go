@@ -68,8 +68,11 @@ func (e *entry) weight() []int {
 	if e.match.Method != "" {
 		method = 1
 	}
-	class := map[PathType]int{PathExact: 3, PathRegex: 2, PathPrefix: 1}[e.match.PathType]
-	return []int{exactHost, len(e.host), class, len(e.match.Path), method, len(e.match.Headers), len(e.match.Query)}
+	class, length := map[PathType]int{PathExact: 3, PathRegex: 2, PathPrefix: 1}[e.match.PathType], len(e.match.Path)
+	if e.match.Specificity > 0 {
+		class, length = 1, int(e.match.Specificity)
+	}
+	return []int{exactHost, len(e.host), class, length, method, len(e.match.Headers), len(e.match.Query)}
 }
 
 func (r *reference) find(h *exchange.Head) (int, bool) {
@@ -216,6 +219,9 @@ func (d *dice) rule(value int) Rule[int] {
 	m.Method = pick(d, "", "", "GET", "POST")
 	m.Headers = d.values("x-one", "X-One", "x-two", "Cookie", "cookie")
 	m.Query = d.values("q", "Q", "p q", "é")
+	if d.roll(4) == 3 {
+		m.Specificity = pick[uint32](d, 1, 2, 3, 300)
+	}
 	return r
 }
 

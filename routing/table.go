@@ -67,7 +67,7 @@ type Table[T any] struct {
 }
 
 // Compile makes a table of the rules. Where two rules match a request the one goes first whose hostname has more characters, an exact
-// one before a wildcard; then by path: Exact, RegularExpression (longer expression first), PathPrefix (longer first); then the
+// one before a wildcard; then by path: Exact, RegularExpression (longer expression first), PathPrefix (longer first), or by Match.Specificity; then the
 // one with a method; with more header matches; with more query matches (HTTPRouteSpec.Hostnames, HTTPRouteRule.Matches); then the one
 // earlier in the slice. The caller sorts the slice by age, then namespace and name, then rule and match.
 //
@@ -139,6 +139,9 @@ type site struct {
 	regexes span
 	// exact says that the site has exact paths at all.
 	exact bool
+	// unordered says that rules of the site go first by a specificity of their own: an exact path is not always before an expression, nor
+	// that before a prefix, so that all must be looked at.
+	unordered bool
 }
 
 // pathRegex leads to the rules of a site that share one path expression.
@@ -196,6 +199,8 @@ type rule struct {
 	conditions span
 	headers    uint32 // how many of the conditions are on headers
 	class      class
+	// specificity is Match.Specificity.
+	specificity uint32
 }
 
 // class is a PathType in order of precedence.
@@ -266,7 +271,7 @@ func (t *index) findAt(s *site, p *probe) uint32 {
 	path := p.head.Path()
 	best := none
 	if n, ok := t.exact(s, path); ok {
-		if best = t.pick(n, p, none); best != none {
+		if best = t.pick(n, p, none); best != none && !s.unordered {
 			return best
 		}
 	}
@@ -280,8 +285,8 @@ func (t *index) findAt(s *site, p *probe) uint32 {
 		}
 	}
 	n := t.deepest(s, path)
-	for best == none {
-		best = t.pick(n, p, none)
+	for best == none || s.unordered {
+		best = t.pick(n, p, best)
 		if t.nodes[n].kind == rootNode {
 			break
 		}

@@ -186,6 +186,11 @@ func TestMatch(t *testing.T) {
 	}
 }
 
+func (m Match) specific(n uint32) Match {
+	m.Specificity = n
+	return m
+}
+
 // TestPrecedence has pairs of rules that both match; the better must win in either order.
 func TestPrecedence(t *testing.T) {
 	tests := map[string]struct{ better, worse Rule[int] }{
@@ -206,6 +211,11 @@ func TestPrecedence(t *testing.T) {
 		"repeated header names do not count":     {on(prefix("/a").header("x-a", "1").header("x-b", "2")), on(prefix("/a").header("x-a", "1").header("X-A", "1").header("x-A", "1"))},
 		"a header before query parameters":       {on(prefix("/a").header("x-a", "1")), on(prefix("/a").query("q", "1").query("r", "2"))},
 		"more query parameters":                  {on(prefix("/a").query("q", "1").query("r", "2")), on(prefix("/a").query("q", "1"))},
+		"specificity before the path's type":     {on(prefix("/a").specific(2)), on(exact("/a/b").specific(1))},
+		"specificity before an expression":       {on(prefix("/a").specific(3)), on(regex("/a/b|c").specific(2))},
+		"expression of more specificity":         {on(regex("/[^/]+/b").specific(3)), on(exact("/a/b").specific(2).header("x-a", "1"))},
+		"some specificity before none":           {on(regex("/[^/]+/b").specific(1)), on(Match{}.header("x-a", "1").header("x-b", "2"))},
+		"equal specificity, more headers":        {on(prefix("/a").specific(2).header("x-a", "1")), on(exact("/a/b").specific(2))},
 		"a regular expression counts as a match": {on(prefix("/a").headerRegex("x-a", ".*").header("x-b", "2")), on(prefix("/a").header("x-a", "1"))},
 	}
 	for name, test := range tests {

@@ -45,6 +45,9 @@ func checkMatch(m *Match) (path string, err error) {
 	if path, err = checkPath(m); err != nil {
 		return "", err
 	}
+	if m.Specificity >= 1<<specificityBits {
+		return "", fmt.Errorf("specificity %d is not below %d", m.Specificity, 1<<specificityBits)
+	}
 	if m.Method != "" && !isToken(m.Method) {
 		return "", fmt.Errorf("method %.100q is not a method name (RFC 9110 9.1)", m.Method)
 	}

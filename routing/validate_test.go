@@ -36,6 +36,8 @@ func TestValidateMatch(t *testing.T) {
 		"regex, nested repetition":        {regex("((aaaaaaaaaa){10}){100}"), "expands"},
 		"regex, repetition":               {regex("/[a-z]{1,1000}"), ""},
 		"regex, nested to the limit":      {regex(strings.Repeat("(", 2000) + strings.Repeat(")", 2000)), "not valid RE2"},
+		"specificity":                     {prefix("/a").specific(1<<24 - 1), ""},
+		"specificity, too much":           {prefix("/a").specific(1 << 24), "specificity 16777216"},
 		"method":                          {Match{Method: "PURGE"}, ""},
 		"method, no token":                {Match{Method: "GET POST"}, "method"},
 		"header":                          {Match{}.header("x-a", ""), ""},

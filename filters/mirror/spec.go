@@ -16,6 +16,7 @@ func Spec() filters.Spec {
 		Phase:    filters.PhaseMirror,
 		Compile:  compile,
 		Filter:   func(f *filter, _ *filters.Builder) filters.Filter { return f },
+		Clusters: clusters,
 		Describe: describe,
 	}.Spec()
 }
@@ -32,4 +33,11 @@ func describe(c Config, _ *filter) string {
 		share = fmt.Sprintf("%d/%d of", c.Fraction.Numerator, c.Fraction.denominator())
 	}
 	return "mirror " + share + " requests to " + c.Cluster
+}
+
+func clusters(c Config) []string {
+	if c.Cluster == "" {
+		return nil
+	}
+	return []string{c.Cluster}
 }

@@ -1,5 +1,6 @@
 // Package admin is the listener for operators: readiness, metrics, the running configuration and profiles. It is not for clients; by
-// default it listens on loopback only.
+// default it listens on loopback only. Where it listens elsewhere too, for probes and a metrics server, the running configuration and the
+// profiles are still for this machine alone: who may reach a Pod's network need not be an operator, and who may forward a port is.
 package admin
 
 import (
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 )
 
@@ -71,7 +73,8 @@ func handler(o Options) http.Handler {
 		_, _ = fmt.Fprintln(w, "ready")
 	})
 	mux.Handle("GET /metrics", o.Metrics)
-	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) {
+	local := func(pattern string, f http.HandlerFunc) { mux.HandleFunc(pattern, localOnly(f)) }
+	local("GET /config", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
@@ -79,13 +82,35 @@ func handler(o Options) http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	local("/debug/pprof/", pprof.Index)
+	local("/debug/pprof/cmdline", pprof.Cmdline)
+	local("/debug/pprof/profile", pprof.Profile)
+	local("/debug/pprof/symbol", pprof.Symbol)
+	local("/debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprint(w, "gatehouse admin\n\n/ready\n/metrics\n/config\n/debug/pprof/\n")
 	})
 	return mux
+}
+
+// localOnly answers clients on this machine, `kubectl port-forward` among them, and refuses others. A browser on this machine that was led here
+// by a name of somebody else's (DNS rebinding) is refused too.
+func localOnly(f http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !loopback(r.RemoteAddr) || !loopback(r.Host) {
+			http.Error(w, "only for this machine: use http://127.0.0.1:PORT on it, or kubectl port-forward", http.StatusForbidden)
+			return
+		}
+		f(w, r)
+	}
+}
+
+// loopback reports whether HOST or HOST:PORT is this machine.
+func loopback(hostPort string) bool {
+	host, _, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		host = strings.Trim(hostPort, "[]")
+	}
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }

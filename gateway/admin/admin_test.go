@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -153,4 +154,33 @@ func TestCloseCuts(t *testing.T) {
 	}
 	<-ended
 	close(release)
+}
+
+// TestLocalOnly: the configuration and the profiles are for this machine, whatever address the listener has; probes and metrics are not.
+func TestLocalOnly(t *testing.T) {
+	handler := handler(options())
+	cases := map[string]struct {
+		remote, host, path string
+		want               int
+	}{
+		"configuration, here":           {"127.0.0.1:5", "127.0.0.1:15000", "/config", 200},
+		"by name":                       {"127.0.0.1:5", "localhost:15000", "/config", 200},
+		"over IPv6":                     {"[::1]:5", "[::1]:15000", "/config", 200},
+		"configuration, from elsewhere": {"10.0.0.7:5", "10.0.0.9:15020", "/config", 403},
+		"profiles, from elsewhere":      {"10.0.0.7:5", "10.0.0.9:15020", "/debug/pprof/cmdline", 403},
+		"a name of somebody else's":     {"127.0.0.1:5", "rebound.example.com:15000", "/config", 403},
+		"readiness, from elsewhere":     {"10.0.0.7:5", "10.0.0.9:15020", "/ready", 200},
+		"metrics, from elsewhere":       {"10.0.0.7:5", "10.0.0.9:15020", "/metrics", 200},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+tc.host+tc.path, nil)
+			r.RemoteAddr = tc.remote
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, r)
+			if w.Code != tc.want {
+				t.Errorf("status %d, want %d", w.Code, tc.want)
+			}
+		})
+	}
 }

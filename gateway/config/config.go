@@ -49,13 +49,20 @@ type Protocol string
 const (
 	HTTP  Protocol = "HTTP"
 	HTTPS Protocol = "HTTPS"
+	// TLS is any protocol over TLS, chosen by server name: terminated when Listener.TLS is set, passed through unopened otherwise.
+	TLS Protocol = "TLS"
+	TCP Protocol = "TCP"
+	UDP Protocol = "UDP"
 )
 
 // Listener is one Gateway API listener: a hostname on a port, with the routes attached to it. Listeners that share address and
 // port share a socket.
 type Listener struct {
+	// Origin is the Gateway or ListenerSet, with the listener's name as Rule.
 	Origin Origin `json:"origin"`
-	// Name is unique: "namespace/gateway/listener".
+	// Gateway is "namespace/name" of the Gateway that the listener belongs to.
+	Gateway string `json:"gateway"`
+	// Name is unique: "namespace/gateway/listener", or "namespace/gateway/namespace/set/listener" for one of a ListenerSet.
 	Name string `json:"name"`
 	// Addresses to bind; empty means all interfaces.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
@@ -63,15 +70,77 @@ type Listener struct {
 	Protocol  Protocol     `json:"protocol"`
 	// Hostname is exact, "*.suffix" or "" for every host; lower case.
 	Hostname string `json:"hostname,omitempty"`
-	// TLS is set when Protocol is HTTPS.
-	TLS    *ListenerTLS `json:"tls,omitempty"`
-	Routes []*Route     `json:"routes,omitempty"`
+	// TLS is set when Protocol is HTTPS, and when it is TLS that the gateway terminates.
+	TLS *ListenerTLS `json:"tls,omitempty"`
+	// Filters run on each HTTP request before a route is chosen.
+	Filters []Policy `json:"filters,omitempty"`
+	// Tracing overrides how the listener's exchanges are traced; nil is the proxy's own setting.
+	Tracing *Tracing `json:"tracing,omitempty"`
+	// Routes of an HTTP or HTTPS listener.
+	Routes []*Route `json:"routes,omitempty"`
+	// Streams are the routes of a TLS, TCP or UDP listener, in order of precedence. On TCP and UDP the first takes everything.
+	Streams []*StreamRoute `json:"streams,omitempty"`
 }
 
 // ListenerTLS is how a listener terminates TLS.
 type ListenerTLS struct {
 	// Certificates are the names of Config.Certificates to choose from, in order of preference.
 	Certificates []string `json:"certificates"`
+	// ClientValidation is nil when clients are asked for no certificate.
+	ClientValidation *ClientValidation `json:"clientValidation,omitempty"`
+}
+
+// ClientValidation is how the certificates of clients are verified (Gateway API: FrontendTLSValidation).
+type ClientValidation struct {
+	// CAs is PEM.
+	CAs string `json:"cas"`
+	// AllowInsecureFallback lets clients in whose certificate is missing or does not verify.
+	AllowInsecureFallback bool `json:"allowInsecureFallback,omitempty"`
+}
+
+// Tracing is how exchanges are traced (Gateway API: TracingConfig).
+type Tracing struct {
+	Origin Origin `json:"origin"`
+	// Disabled makes no spans. The trace context of requests passes through.
+	Disabled bool `json:"disabled,omitempty"`
+	// Cluster takes the spans: OTLP/gRPC when it speaks HTTP/2, OTLP/HTTP otherwise. "" sends them where the proxy's own go.
+	Cluster string `json:"cluster,omitempty"`
+	// Headers go with each delivery.
+	Headers []Header `json:"headers,omitempty"`
+	// Sampling of exchanges that no caller decided on; nil is the proxy's own setting.
+	Sampling *Fraction `json:"sampling,omitempty"`
+	// IgnoreParent decides by Sampling even where the caller has decided.
+	IgnoreParent bool `json:"ignoreParent,omitempty"`
+	// ParentSampling is how many of those that the caller sampled are sampled; nil is all.
+	ParentSampling *Fraction `json:"parentSampling,omitempty"`
+	// ServiceName is the resource attribute service.name; "" is the proxy's own.
+	ServiceName string `json:"serviceName,omitempty"`
+	// SpanName names the spans; "" is the default.
+	SpanName string `json:"spanName,omitempty"`
+	// Attributes are added to each span.
+	Attributes []TraceAttribute `json:"attributes,omitempty"`
+}
+
+// Header is a header field to send.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Fraction is Numerator out of Denominator, which is not 0.
+type Fraction struct {
+	Numerator   uint32 `json:"numerator"`
+	Denominator uint32 `json:"denominator"`
+}
+
+// TraceAttribute is a span attribute: of its three sources one is set.
+type TraceAttribute struct {
+	Name    string `json:"name"`
+	Literal string `json:"literal,omitempty"`
+	// Header is a request header field whose value it gets.
+	Header string `json:"header,omitempty"`
+	// Attribute is a span attribute of the gateway's own whose value it gets.
+	Attribute string `json:"attribute,omitempty"`
 }
 
 // Certificate is a certificate chain with its private key.
@@ -108,6 +177,18 @@ type Route struct {
 	Rules     []*Rule  `json:"rules"`
 }
 
+// StreamRoute is one TLSRoute, TCPRoute or UDPRoute: where connections, or the datagrams of a client, go.
+type StreamRoute struct {
+	Origin  Origin    `json:"origin"`
+	Created time.Time `json:"created,omitzero"`
+	// Hostnames are server names, lower case; empty means every name of the listener. Of a TLSRoute only.
+	Hostnames []string `json:"hostnames,omitempty"`
+	// Rule is the rule's name, or its index in the object.
+	Rule string `json:"rule"`
+	// Backends share the connections by weight; they have no filters.
+	Backends []Backend `json:"backends,omitempty"`
+}
+
 // Rule is one rule of a route.
 type Rule struct {
 	// Name is the rule's name, or its index in the object.
@@ -122,6 +203,24 @@ type Rule struct {
 	// BackendTimeout bounds each attempt; 0 means none.
 	BackendTimeout time.Duration `json:"backendTimeout,omitempty"`
 	Retry          *Retry        `json:"retry,omitempty"`
+	// Persistence keeps a client's requests on one backend and endpoint; it outdoes that of the backend's cluster.
+	Persistence *Persistence `json:"persistence,omitempty"`
+}
+
+// Persistence keeps the requests of a session on one endpoint for as long as that is there (Gateway API: SessionPersistence).
+type Persistence struct {
+	// Header carries the session in a header field in place of a cookie.
+	Header bool `json:"header,omitempty"`
+	// Name is that of the cookie or header field.
+	Name string `json:"name"`
+	// Path is the cookie's.
+	Path string `json:"path,omitempty"`
+	// Permanent gives the cookie Max-Age in place of the browser's session.
+	Permanent bool `json:"permanent,omitempty"`
+	// AbsoluteTimeout ends a session; 0 means never.
+	AbsoluteTimeout time.Duration `json:"absoluteTimeout,omitempty"`
+	// Key seals what the client carries, so that nobody can make it up. Proxies of one Gateway share it.
+	Key Secret `json:"key"`
 }
 
 // Retry is when and how often a failed attempt is made again.
@@ -180,6 +279,10 @@ const (
 	UpstreamH2C UpstreamProtocol = "h2c"
 	// UpstreamHTTP2 is HTTP/2 over TLS, with HTTP/1.1 when the endpoint's ALPN answer asks for it.
 	UpstreamHTTP2 UpstreamProtocol = "h2"
+	// UpstreamTCP is a stream of bytes, over TLS when the cluster has TLS settings.
+	UpstreamTCP UpstreamProtocol = "tcp"
+	// UpstreamUDP is datagrams.
+	UpstreamUDP UpstreamProtocol = "udp"
 )
 
 // LoadBalancing chooses an endpoint.
@@ -206,6 +309,21 @@ type Cluster struct {
 	Endpoints []netip.AddrPort `json:"endpoints,omitempty"`
 	// DNS resolves the endpoints from a name, again each time its TTL runs out.
 	DNS *DNS `json:"dns,omitempty"`
+	// Persistence keeps a client's requests on one endpoint, where the rule says nothing.
+	Persistence *Persistence `json:"persistence,omitempty"`
+	// RetryBudget bounds the retries of all routes that lead here; nil is none.
+	RetryBudget *RetryBudget `json:"retryBudget,omitempty"`
+}
+
+// RetryBudget bounds retries in relation to requests, so that they cannot make a bad moment worse (Gateway API: RetryConstraint).
+type RetryBudget struct {
+	// Percent of the requests of the last Interval that may be retries.
+	Percent int `json:"percent"`
+	// Interval is over which requests and retries are counted.
+	Interval time.Duration `json:"interval"`
+	// MinRetries in each MinInterval are always allowed.
+	MinRetries  int           `json:"minRetries,omitempty"`
+	MinInterval time.Duration `json:"minInterval,omitempty"`
 }
 
 // DNS is a name whose addresses are a cluster's endpoints.
@@ -222,6 +340,8 @@ type UpstreamTLS struct {
 	CAs string `json:"cas,omitempty"`
 	// SubjectAltNames: the certificate must carry one of these instead of ServerName.
 	SubjectAltNames []SubjectAltName `json:"subjectAltNames,omitempty"`
+	// ClientCertificate is the name of the one of Config.Certificates that is presented to endpoints that ask; "" is none.
+	ClientCertificate string `json:"clientCertificate,omitempty"`
 }
 
 // SubjectAltName is a name accepted in an endpoint's certificate.

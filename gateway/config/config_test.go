@@ -70,7 +70,10 @@ func TestRedacted(t *testing.T) {
 	}
 	c := &Config{
 		Listeners: []*Listener{
-			{Name: "a", Port: 80, Protocol: HTTP, Routes: []*Route{route}}, {Name: "b", Port: 81, Protocol: HTTP, Routes: []*Route{route}},
+			{Name: "a", Port: 80, Protocol: HTTP, Routes: []*Route{route}, Filters: []Policy{policy},
+				Tracing: &Tracing{Headers: []Header{{Name: "x-team", Value: secret}}}},
+			{Name: "b", Port: 81, Protocol: HTTP, Routes: []*Route{route}},
+			{Name: "s", Port: 82, Protocol: TCP, Streams: []*StreamRoute{{Rule: "0", Backends: []Backend{{Cluster: "c", Weight: 1}}}}},
 		},
 		Clusters:     []*Cluster{{Name: "c", Protocol: UpstreamHTTP1, Endpoints: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:80")}}},
 		Certificates: []*Certificate{{Name: "ns/s", Chain: "chain", Key: Secret(secret)}},

@@ -22,6 +22,8 @@ func Redacted(c *Config) any {
 	seen := map[*Route]*Route{}
 	for i, l := range c.Listeners {
 		listener := *l
+		listener.Filters = redactPolicies(l.Filters)
+		listener.Tracing = redactTracing(l.Tracing)
 		listener.Routes = make([]*Route, len(l.Routes))
 		for j, r := range l.Routes {
 			if seen[r] == nil {
@@ -30,6 +32,19 @@ func Redacted(c *Config) any {
 			listener.Routes[j] = seen[r]
 		}
 		out.Listeners[i] = &listener
+	}
+	return &out
+}
+
+// redactTracing hides the values of the fields that go to the trace collector, which are mostly credentials, whatever their names.
+func redactTracing(t *Tracing) *Tracing {
+	if t == nil || len(t.Headers) == 0 {
+		return t
+	}
+	out := *t
+	out.Headers = slices.Clone(t.Headers)
+	for i := range out.Headers {
+		out.Headers[i].Value = redacted
 	}
 	return &out
 }

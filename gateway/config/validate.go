@@ -24,6 +24,11 @@ func (c *Config) Validate() error {
 		}
 		certificates[cert.Name] = true
 	}
+	for _, cluster := range c.Clusters {
+		if tls := cluster.TLS; tls != nil && tls.ClientCertificate != "" && !certificates[tls.ClientCertificate] {
+			problems = append(problems, fmt.Errorf("cluster %s: there is no certificate %s", cluster.Name, tls.ClientCertificate))
+		}
+	}
 	listeners := make(map[string]bool, len(c.Listeners))
 	checked := map[*Route]bool{}
 	for _, l := range c.Listeners {
@@ -38,6 +43,12 @@ func (c *Config) Validate() error {
 				problems = append(problems, r.validate(clusters)...)
 			}
 		}
+		for _, s := range l.Streams {
+			problems = append(problems, validateBackends(s.Origin, s.Rule, s.Backends, clusters)...)
+		}
+		if t := l.Tracing; t != nil && t.Cluster != "" && !clusters[t.Cluster] {
+			problems = append(problems, fmt.Errorf("listener %s: there is no cluster %s for traces", l.Name, t.Cluster))
+		}
 	}
 	return errors.Join(problems...)
 }
@@ -46,7 +57,19 @@ func (l *Listener) validate(certificates map[string]bool) (problems []error) {
 	if l.Port == 0 {
 		problems = append(problems, fmt.Errorf("listener %s has no port", l.Name))
 	}
-	if (l.Protocol == HTTPS) != (l.TLS != nil) {
+	switch l.Protocol {
+	case HTTP, HTTPS:
+		if len(l.Streams) > 0 {
+			problems = append(problems, fmt.Errorf("listener %s: protocol %s has no routes for streams", l.Name, l.Protocol))
+		}
+	case TLS, TCP, UDP:
+		if len(l.Routes) > 0 {
+			problems = append(problems, fmt.Errorf("listener %s: protocol %s has no routes for requests", l.Name, l.Protocol))
+		}
+	default:
+		problems = append(problems, fmt.Errorf("listener %s: protocol %q is not known", l.Name, l.Protocol))
+	}
+	if l.Protocol == HTTPS && l.TLS == nil || l.TLS != nil && l.Protocol != HTTPS && l.Protocol != TLS {
 		problems = append(problems, fmt.Errorf("listener %s: protocol %s and TLS settings do not go together", l.Name, l.Protocol))
 	}
 	if l.TLS != nil {
@@ -61,10 +84,15 @@ func (l *Listener) validate(certificates map[string]bool) (problems []error) {
 
 func (r *Route) validate(clusters map[string]bool) (problems []error) {
 	for _, rule := range r.Rules {
-		for _, b := range rule.Backends {
-			if b.Invalid == "" && !clusters[b.Cluster] {
-				problems = append(problems, fmt.Errorf("%s rule %s: there is no cluster %s", r.Origin, rule.Name, b.Cluster))
-			}
+		problems = append(problems, validateBackends(r.Origin, rule.Name, rule.Backends, clusters)...)
+	}
+	return problems
+}
+
+func validateBackends(route Origin, rule string, backends []Backend, clusters map[string]bool) (problems []error) {
+	for _, b := range backends {
+		if b.Invalid == "" && !clusters[b.Cluster] {
+			problems = append(problems, fmt.Errorf("%s rule %s: there is no cluster %s", route, rule, b.Cluster))
 		}
 	}
 	return problems
@@ -76,4 +104,15 @@ func (l *Listener) Binds() []netip.Addr {
 		return []netip.Addr{{}}
 	}
 	return l.Addresses
+}
+
+// UDPKey names the UDP socket of an address and port, as BindKey does the TCP socket: "*:53/udp". HTTP/3 goes by its TCP socket's name.
+func UDPKey(addr netip.Addr, port uint16) string { return BindKey(addr, port) + "/udp" }
+
+// BindKey names the listener's socket at one of its Binds.
+func (l *Listener) BindKey(addr netip.Addr) string {
+	if l.Protocol == UDP {
+		return UDPKey(addr, l.Port)
+	}
+	return BindKey(addr, l.Port)
 }

@@ -3,8 +3,10 @@ package downstream
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,11 +16,13 @@ import (
 	"gatehouse.dev/gatehouse/gateway/sock"
 )
 
-// bind is one open address: a TCP socket, and with TLS a UDP socket of the same number.
+// bind is one open address: a TCP socket, and with HTTP/3 a UDP socket of the same number.
 type bind struct {
-	Bind
+	Bind    // as it was opened
 	key     string
 	options *Options
+	// passthrough is the Bind's, as it is now.
+	passthrough atomic.Bool
 
 	tcp     *net.TCPListener
 	tcpGate *gate
@@ -29,8 +33,10 @@ type bind struct {
 	spares  sync.Pool     // *h1Work
 	clock   h1.Clock
 
-	http3  *http3Server           // nil when not open
+	http3  *http3Server           // nil when not open; guarded by Server.mu until the bind is drained
 	altSvc atomic.Pointer[string] // what to advertise; nil without HTTP/3
+	// leaving cuts the HTTP/3 servers that are on their way out; guarded as http3 is.
+	leaving []context.CancelFunc
 
 	workers workers // of HTTP/2 and HTTP/3
 
@@ -38,11 +44,12 @@ type bind struct {
 	over    chan struct{}  // closed when all connections are gone: ends the ticker
 }
 
-func (s *Server) open(want Bind) (*bind, error) {
-	b := &bind{Bind: want, key: want.Key(), options: &s.options, closed: make(chan struct{}), over: make(chan struct{})}
+func openBind(want Bind, o *Options) (*bind, error) {
+	b := &bind{Bind: want, key: want.Key(), options: o, closed: make(chan struct{}), over: make(chan struct{})}
+	b.passthrough.Store(want.Passthrough)
 	b.tcpGate = b.gate()
 	b.spares.New = func() any {
-		return newH1Work(h1.Limits{Bytes: s.options.Limits.MaxHeaderBytes, Fields: s.options.Limits.MaxHeaderCount})
+		return newH1Work(h1.Limits{Bytes: o.Limits.MaxHeaderBytes, Fields: o.Limits.MaxHeaderCount})
 	}
 	var err error
 	if b.watcher, err = sock.NewWatcher(); err != nil {
@@ -56,8 +63,10 @@ func (s *Server) open(want Bind) (*bind, error) {
 		return nil, fmt.Errorf("the address cannot be bound: %w", err)
 	}
 	b.tcp, _ = tcp.(*net.TCPListener)
-	if want.TLS {
+	if want.Kind == KindTLS {
 		b.tlsConf = b.tlsConfig(false)
+	}
+	if want.HTTP3 {
 		err = b.openUDP()
 	}
 	b.serving.Go(b.accept)
@@ -65,11 +74,24 @@ func (s *Server) open(want Bind) (*bind, error) {
 	return b, err
 }
 
-func (b *bind) listenAddress() string {
+// update is called with Server.mu held.
+func (b *bind) update(want Bind) error {
+	b.passthrough.Store(want.Passthrough)
+	switch {
+	case want.HTTP3 && b.http3 == nil:
+		return b.openUDP()
+	case !want.HTTP3 && b.http3 != nil:
+		b.closeUDP()
+	}
+	return nil
+}
+
+// listenAddress is as package net takes it.
+func (b Bind) listenAddress() string {
 	if !b.Addr.IsValid() {
 		return ":" + strconv.Itoa(int(b.Port))
 	}
-	return b.key
+	return netip.AddrPortFrom(b.Addr, b.Port).String()
 }
 
 func (b *bind) gate() *gate { return &gate{most: int64(b.options.Limits.MaxConnections)} }
@@ -79,7 +101,18 @@ func (b *bind) tlsConfig(quic bool) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			return b.options.TLS(b.key, quic, hello)
+			decided, err := b.options.TLS(b.key, quic, hello)
+			if w, ok := hello.Conn.(*wire); ok {
+				if err != nil {
+					w.opening.mute = true // crypto/tls would blame an internal error
+					return nil, err
+				}
+				return w.decide(decided, hello.ServerName)
+			}
+			if err == nil && (decided.Config == nil || decided.Stream) {
+				err = errNoStream
+			}
+			return decided.Config, err
 		},
 	}
 }
@@ -106,6 +139,9 @@ func (b *bind) tick() {
 	}
 }
 
+// errNoStream ends a handshake over QUIC that would lead to a Stream.
+var errNoStream = errors.New("only HTTP/3 is served over QUIC")
+
 // closeListeners gives up the TCP address; connections go on, but for those whose handshake is not done. The UDP socket carries its
 // connections and stays until drain.
 func (b *bind) closeListeners() {
@@ -121,6 +157,8 @@ func (b *bind) drain(ctx context.Context) {
 		both.Go(func() { b.http3.drain(ctx) })
 	}
 	both.Wait()
+	stop := context.AfterFunc(ctx, b.endLeaving)
+	defer stop()
 	close(b.over)
 	b.serving.Wait()
 	_ = b.watcher.Close()

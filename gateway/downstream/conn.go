@@ -167,12 +167,24 @@ func (p *pace) trickles(got int64, elapsed, limit time.Duration) bool {
 // handshake has a goroutine of its own: it needs a large stack for once, which the connection would keep.
 func (c *client) handshake() {
 	secure := newSecure(c.sock, c.bind.tlsConf)
-	if secure.Handshake() != nil {
+	opening := &secure.wire.opening
+	opening.keep = c.bind.passthrough.Load()
+	err := secure.Handshake()
+	switch {
+	case opening.silent:
+		c.peer.TLS = &exchange.TLSInfo{ServerName: exchange.CanonicalHost(opening.serverName)}
+		go c.serveStream(exchange.TLS, opening.read)
+		return
+	case err != nil:
 		c.end()
 		return
 	}
 	state := secure.ConnectionState()
 	c.secure, c.rw, c.peer.TLS = secure, secure, tlsInfo(state)
+	if opening.stream {
+		go c.serveStream(exchange.TLS, nil)
+		return
+	}
 	go c.serve(state.NegotiatedProtocol)
 }
 

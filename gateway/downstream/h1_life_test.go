@@ -450,7 +450,7 @@ func TestH1Renewal(t *testing.T) {
 		h := build(t, houseOptions{secure: secure, handler: serve(echo)})
 		v := h.visit(t)
 		h.Server.mu.Lock()
-		clients := &h.binds[h.bind].clients
+		clients := &h.binds[h.bind.place()].(*bind).clients
 		h.Server.mu.Unlock()
 		pace := time.NewTicker(5 * time.Millisecond)
 		defer pace.Stop()

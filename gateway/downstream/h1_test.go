@@ -62,12 +62,12 @@ func build(t testing.TB, o houseOptions) *house {
 	h.Server = New(Options{
 		Handler: o.handler,
 		Limits:  o.limits,
-		TLS: func(_ string, quic bool, _ *tls.ClientHelloInfo) (*tls.Config, error) {
+		TLS: func(_ string, quic bool, _ *tls.ClientHelloInfo) (Handshake, error) {
 			protos := []string{"h2", "http/1.1"}
 			if quic {
 				protos = []string{"h3"}
 			}
-			return &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: protos}, nil
+			return Handshake{Config: &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: protos}}, nil
 		},
 		DrainTime: o.drain,
 		OnConnections: func(_ string, proto exchange.Proto, delta int) {
@@ -84,7 +84,10 @@ func build(t testing.TB, o houseOptions) *house {
 		}
 		port := netip.MustParseAddrPort(l.Addr().String()).Port()
 		_ = l.Close()
-		h.bind = Bind{Addr: netip.MustParseAddr("127.0.0.1"), Port: port, TLS: o.secure}
+		h.bind = Bind{Addr: netip.MustParseAddr("127.0.0.1"), Port: port}
+		if o.secure {
+			h.bind.Kind, h.bind.HTTP3 = KindTLS, true
+		}
 		if problems := h.Apply([]Bind{h.bind}); len(problems) == 0 {
 			h.address = l.Addr().String()
 			t.Cleanup(func() {

@@ -144,7 +144,7 @@ func (o *h1Responder) Respond(resp *exchange.Response, length int64) error {
 // frame decides how the client finds the end of the response (RFC 9112 6.3), and whether the connection persists after it.
 func (o *h1Responder) frame(status int, length int64) {
 	w := o.work
-	ends := w.message.Close || w.session.closing.Load() || !w.body.ends() || o.earlyBytes()
+	ends := w.message.Close || w.session.closing.Load() || !w.body.ends() || o.earlyBytes() || w.x.Peer.TLS.TurnedAway()
 	o.message = h1.Message{Proto: w.message.Proto, Length: length, Close: ends}
 	o.left = 0
 	switch {

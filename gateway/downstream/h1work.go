@@ -54,7 +54,7 @@ func (w *h1Work) prepare(b *bind) {
 	x := &w.x
 	x.Peer.Proto = w.message.Proto
 	x.Req.Scheme = "http"
-	if b.TLS {
+	if b.Kind == KindTLS {
 		x.Req.Scheme = "https"
 	}
 	w.out.begin()

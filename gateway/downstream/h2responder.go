@@ -73,6 +73,9 @@ func (st *h2Stream) sealHeaders(buf, block []byte, end bool, err error) []byte {
 // Respond sends the final head. A protocol switch is a 200 here (RFC 8441 5). A *Fault says that the head has a field that cannot be sent, and
 // that nothing was; any other error, that the client is gone.
 func (st *h2Stream) Respond(resp *exchange.Response, length int64) error {
+	if st.session.client.peer.TLS.TurnedAway() {
+		st.session.drain()
+	}
 	status := resp.Status
 	switch {
 	case st.refuse != 0:

@@ -718,7 +718,7 @@ func TestH3Retry(t *testing.T) {
 	server := func() *http3Server {
 		h.Server.mu.Lock()
 		defer h.Server.mu.Unlock()
-		return h.binds[h.bind].http3
+		return h.binds[h.bind.place()].(*bind).http3
 	}()
 	if server.doubts(&net.UDPAddr{}) {
 		t.Error("an idle server doubts its clients")

@@ -89,6 +89,9 @@ func (st *h3Stream) Inform(status int, fields exchange.Fields) error {
 
 // Respond makes the final head. It leaves with the body's first bytes, or at Flush or Finish.
 func (st *h3Stream) Respond(resp *exchange.Response, length int64) error {
+	if st.session.peer.TLS.TurnedAway() {
+		st.session.drain()
+	}
 	if st.asks {
 		st.heads.Lock()
 		defer st.heads.Unlock()

@@ -93,12 +93,24 @@ func (h *http3Server) config() *quic.Config {
 	}
 }
 
-// retryUDP opens the UDP socket if it could not be opened before.
-func (b *bind) retryUDP() error {
-	if !b.TLS || b.http3 != nil {
-		return nil
+// closeUDP ends HTTP/3, as a socket ends: with time for the exchanges under way.
+func (b *bind) closeUDP() {
+	leaving := b.http3
+	b.http3 = nil
+	b.altSvc.Store(nil)
+	ctx, cancel := context.WithTimeout(context.Background(), b.options.DrainTime)
+	b.leaving = append(b.leaving, cancel)
+	b.serving.Go(func() {
+		defer cancel()
+		leaving.drain(ctx)
+	})
+}
+
+// endLeaving cuts what closeUDP waits for.
+func (b *bind) endLeaving() {
+	for _, cut := range b.leaving {
+		cut()
 	}
-	return b.openUDP()
 }
 
 var (

@@ -25,6 +25,12 @@ type Limits struct {
 	BodyIdleTimeout time.Duration
 	// IdleTimeout bounds the time between requests on one connection, and before the first. Default 120 s.
 	IdleTimeout time.Duration
+	// StreamIdleTimeout bounds the time that a Stream may pass without a byte either way. Default 1 h.
+	StreamIdleTimeout time.Duration
+	// SessionIdleTimeout is after how long without a datagram either way a Session is over. Default 1 min.
+	SessionIdleTimeout time.Duration
+	// MaxSessions bounds the Sessions of one UDP socket. Default 10,000. Over it the datagrams of new clients are dropped.
+	MaxSessions int
 }
 
 // WithDefaults returns l with every zero field filled in.
@@ -38,6 +44,9 @@ func (l Limits) WithDefaults() Limits {
 	set(&l.HeaderTimeout, 10*time.Second)
 	set(&l.BodyIdleTimeout, time.Minute)
 	set(&l.IdleTimeout, 2*time.Minute)
+	set(&l.StreamIdleTimeout, time.Hour)
+	set(&l.SessionIdleTimeout, time.Minute)
+	set(&l.MaxSessions, 10_000)
 	return l
 }
 
@@ -53,7 +62,9 @@ func set[T comparable](field *T, value T) {
 func (l *Limits) period() time.Duration {
 	const least, most = 5 * time.Millisecond, 500 * time.Millisecond
 	smallest := 4 * most
-	for _, limit := range [...]time.Duration{l.HandshakeTimeout, l.HeaderTimeout, l.BodyIdleTimeout, l.IdleTimeout} {
+	for _, limit := range [...]time.Duration{
+		l.HandshakeTimeout, l.HeaderTimeout, l.BodyIdleTimeout, l.IdleTimeout, l.StreamIdleTimeout, l.SessionIdleTimeout,
+	} {
 		if limit > 0 {
 			smallest = min(smallest, limit)
 		}

@@ -74,9 +74,12 @@ func (b *bind) admit(conn *net.TCPConn) {
 		c.end()
 		return
 	}
-	if b.TLS {
+	switch b.Kind {
+	case KindTLS:
 		go c.handshake()
-	} else {
+	case KindTCP:
+		go c.serveStream(exchange.TCP, nil)
+	default:
 		go c.serve("")
 	}
 }

@@ -55,6 +55,26 @@ func (*bytesBody) Trailers() Fields { return nil }
 
 func (b *bytesBody) Ready() (int, bool) { return len(b.rest), true }
 
+// Replay returns the body source, whose bytes were all read, to be read again: they are b, and must not change while the body is in use. Length,
+// Trailers and Close are source's.
+func Replay(source Body, b []byte) Body { return &replay{Body: source, rest: b} }
+
+type replay struct {
+	Body
+	rest []byte
+}
+
+func (r *replay) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+func (r *replay) Ready() (int, bool) { return len(r.rest), true }
+
 // Stream is a raw two-way byte stream: what is left of an exchange after a protocol switch.
 type Stream interface {
 	io.ReadWriteCloser

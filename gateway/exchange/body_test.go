@@ -30,3 +30,22 @@ func TestNoBody(t *testing.T) {
 		t.Errorf("read %d, %v", n, err)
 	}
 }
+
+// TestReplay: the same bytes again, with what the source says about itself.
+func TestReplay(t *testing.T) {
+	source := Bytes([]byte("twelve bytes"))
+	read, err := io.ReadAll(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := Replay(source, read)
+	if n, whole := again.(Ready).Ready(); n != 12 || !whole || again.Length() != 12 {
+		t.Errorf("%d bytes ready, whole %v, length %d", n, whole, again.Length())
+	}
+	if got, err := io.ReadAll(again); err != nil || string(got) != "twelve bytes" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if n, whole := again.(Ready).Ready(); n != 0 || !whole {
+		t.Errorf("at the end: %d bytes ready, whole %v", n, whole)
+	}
+}

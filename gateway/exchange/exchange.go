@@ -10,25 +10,32 @@ package exchange
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"time"
 	"unsafe"
 )
 
-// Proto is the HTTP version of one side of an exchange.
+// Proto is what a client connection speaks: the HTTP version of one side of an exchange, or what a Flow's bytes are carried by.
 type Proto uint8
 
-// The protocols that an exchange can arrive or leave by.
+// The protocols that an exchange can arrive or leave by, and then those of a Flow.
 const (
 	ProtoUnknown Proto = iota
 	HTTP10
 	HTTP11
 	HTTP2
 	HTTP3
+	TLS
+	TCP
+	UDP
 )
+
+// Protos is how many there are.
+const Protos = int(UDP) + 1
 
 // String returns the protocol as in an access log, "HTTP/1.1".
 func (p Proto) String() string {
-	return [...]string{"unknown", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"}[p]
+	return [...]string{"unknown", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3", "TLS", "TCP", "UDP"}[p]
 }
 
 // TLSInfo is what the TLS handshake of the client connection established.
@@ -38,8 +45,41 @@ type TLSInfo struct {
 	// Version and CipherSuite are the TLS code points (tls.VersionTLS13, ...).
 	Version     uint16
 	CipherSuite uint16
-	// PeerCertificates are the client's certificates, DER, leaf first.
+	// PeerCertificates are the client's certificates, DER, leaf first. The client has their keys, and that is all they say by themselves:
+	// only when Verified do they tell who it is.
 	PeerCertificates [][]byte
+
+	// verdict is twice the number of the rules that PeerCertificates were last held against, plus 1 when they passed. It is the only part
+	// that changes, as the rules do.
+	verdict atomic.Uint64
+	// turnedAway says that a request was refused because of them.
+	turnedAway atomic.Bool
+}
+
+// Verified reports whether the client's certificate passed the rules of the listener that the last request on the connection went to.
+func (t *TLSInfo) Verified() bool { return t.verdict.Load()&1 != 0 }
+
+// Verdict returns what SetVerdict was told last, 0 and false at first.
+func (t *TLSInfo) Verdict() (rules uint64, passed bool) {
+	v := t.verdict.Load()
+	return v >> 1, v&1 != 0
+}
+
+// TurnAway notes that the client must come again with another connection, because its certificate no longer passes. A server ends the
+// connection after the answer: a client that does not know what 421 means would otherwise stay on it for good.
+func (t *TLSInfo) TurnAway() { t.turnedAway.Store(true) }
+
+// TurnedAway reports whether TurnAway was called. It may be called on nil.
+func (t *TLSInfo) TurnedAway() bool { return t != nil && t.turnedAway.Load() }
+
+// SetVerdict notes whether PeerCertificates passed the rules of that number, which is not 0 where there are rules. It may be called from any
+// goroutine.
+func (t *TLSInfo) SetVerdict(rules uint64, passed bool) {
+	v := rules << 1
+	if passed {
+		v |= 1
+	}
+	t.verdict.Store(v)
 }
 
 // Peer describes the client connection that an exchange came by.
@@ -104,6 +144,9 @@ type Exchange struct {
 	// TraceID is the 32 hex digits of the trace the exchange belongs to, "" when there is none.
 	TraceID string
 
+	// Caller sends requests of a filter's own; nil in an exchange that no Engine serves.
+	Caller Caller
+
 	// Mirrors are the clusters that get a copy of the request; a mirror filter appends to it.
 	Mirrors []string
 
@@ -164,6 +207,38 @@ type Responder interface {
 	// Abort ends a response that cannot be completed so that the client notices: a reset stream, a closed connection.
 	Abort()
 }
+
+// Caller sends requests of the gateway's own to a cluster of the configuration that the exchange began with, by the same balancing, connections,
+// TLS and time limits as any other, whether the exchange's own body has been read or not.
+type Caller interface {
+	// Call sends one request and reads the whole answer. It returns when the answer is there, at the latest after Call.Timeout or with
+	// the end of the exchange. An endpoint that certainly did not start on the request is followed by another one.
+	Call(c *Call) *Fault
+}
+
+// Call is one request of the gateway's own with its answer.
+type Call struct {
+	// Cluster names where it goes. One that the configuration does not have is a Fault of kind InvalidBackend.
+	Cluster string
+	// Head was normalised; its fields hold nothing hop-by-hop but "TE: trailers".
+	Head *Head
+	Body []byte
+	// Timeout bounds all attempts together; 0 means DefaultCallTimeout.
+	Timeout time.Duration
+	// MaxAnswer bounds the answer's body; 0 means DefaultMaxAnswer. A longer one is a Fault of kind UpstreamProtocol.
+	MaxAnswer int
+
+	// Answer, AnswerBody and Trailers are the answer. They are the caller's own, no views.
+	Answer     Response
+	AnswerBody []byte
+	Trailers   Fields
+}
+
+// The defaults of a Call.
+const (
+	DefaultCallTimeout = 5 * time.Second
+	DefaultMaxAnswer   = 1 << 20
+)
 
 // Handler serves exchanges. ServeExchange returns when the exchange is over and nothing of the Handler's uses it, its views, its body or
 // the Responder any more.

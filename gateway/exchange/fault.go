@@ -37,6 +37,7 @@ const (
 	InvalidBackend     Kind = "invalid_backend"     // 500: the chosen backend reference does not resolve
 	NoBackends         Kind = "no_backends"         // 500: the rule has no backend, or every weight is 0
 	FilterFailed       Kind = "filter_failed"       // 500: a filter could not decide
+	AuthFailed         Kind = "auth_failed"         // 403: the external authorization server could not be asked, or its answer was unusable
 	NoEndpoints        Kind = "no_endpoints"        // 503: the backend has no ready endpoint
 	UpstreamConnect    Kind = "upstream_connect"    // 503: no connection to the endpoint
 	UpstreamTLS        Kind = "upstream_tls"        // 503: TLS to the endpoint failed
@@ -93,6 +94,8 @@ func NewFault(kind Kind, err error) *Fault {
 		f.Status = 404
 	case Misdirected:
 		f.Origin, f.Status = SideClient, 421
+	case AuthFailed:
+		f.Status = 403
 	case NoEndpoints:
 		f.Status = 503
 	case UpstreamConnect, UpstreamTLS:

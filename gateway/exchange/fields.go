@@ -118,6 +118,18 @@ func (f Fields) Clone() Fields {
 	return append(make(Fields, 0, len(f)+4), f...)
 }
 
+// Copy returns a list that shares nothing with the one that it is of: views become strings of their own.
+func (f Fields) Copy() Fields {
+	if len(f) == 0 {
+		return nil
+	}
+	out := make(Fields, len(f))
+	for i := range f {
+		out[i] = Field{Name: strings.Clone(f[i].Name), Value: strings.Clone(f[i].Value), ID: f[i].ID}
+	}
+	return out
+}
+
 // HasToken reports whether a comma-separated list field (Connection, TE, Upgrade) contains the token, in any case.
 func (f Fields) HasToken(id ID, token string) bool {
 	for i := range f {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 func fieldsOf(pairs ...string) Fields {
@@ -231,5 +232,22 @@ func TestFieldsReadingDoesNotAllocate(t *testing.T) {
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations, want 0", allocs)
+	}
+}
+
+// TestCopy: the strings of a copy outlive the buffer that the fields look into.
+func TestCopy(t *testing.T) {
+	buffer := []byte("X-Onevalue")
+	var f Fields
+	f.Add(unsafe.String(&buffer[0], 5), unsafe.String(&buffer[5], 5))
+	f.AddID(Host, "Host", "a")
+	got := f.Copy()
+	Poison(buffer)
+	copy(buffer, "overwritten")
+	if len(got) != 2 || got[0].Name != "X-One" || got[0].Value != "value" || got[1].ID != Host {
+		t.Errorf("got %v", got)
+	}
+	if Fields(nil).Copy() != nil {
+		t.Error("a copy of nothing is something")
 	}
 }

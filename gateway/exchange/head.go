@@ -173,9 +173,6 @@ func (h *Head) Clone() Head {
 	for _, s := range []*string{&c.Method, &c.Scheme, &c.Authority, &c.Target, &c.Protocol, &c.path, &c.query} {
 		*s = strings.Clone(*s)
 	}
-	c.Fields = make(Fields, len(h.Fields))
-	for i, f := range h.Fields {
-		c.Fields[i] = Field{Name: strings.Clone(f.Name), Value: strings.Clone(f.Value), ID: f.ID}
-	}
+	c.Fields = h.Fields.Copy()
 	return c
 }

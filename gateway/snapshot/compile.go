@@ -20,6 +20,11 @@ type Compiler struct {
 	filters   *filters.Set
 	telemetry *telemetry.Telemetry
 	tickets   *ticketKeys
+	rules     uint64 // counts clientRules
+	// Tracer makes the Tracer of a listener, and cluster is where its spans go, nil for where all go. The Engine sets it before the first
+	// Compile; without it listeners are traced as all are. LetGo takes the Tracers back, from any goroutine.
+	Tracer func(t *config.Tracing, cluster *config.Cluster) (*telemetry.Tracer, error)
+	LetGo  func([]*telemetry.Tracer)
 
 	routes    map[*config.Route]*route
 	listeners map[string]*Listener // by name
@@ -45,6 +50,10 @@ func (c *Compiler) Compile(cfg *config.Config, lease *upstream.Lease) (*Snapshot
 		Compiler: c, lease: lease,
 		routes: make(map[*config.Route]*route, len(c.routes)), listeners: make(map[string]*Listener, len(cfg.Listeners)),
 		tls: make(map[string]*listenerTLS, len(c.tls)), certificates: map[string]*config.Certificate{},
+		clusters: make(map[string]*config.Cluster, len(cfg.Clusters)),
+	}
+	for _, cluster := range cfg.Clusters {
+		build.clusters[cluster.Name] = cluster
 	}
 	for _, cert := range cfg.Certificates {
 		build.certificates[cert.Name] = cert
@@ -59,8 +68,13 @@ func (c *Compiler) Compile(cfg *config.Config, lease *upstream.Lease) (*Snapshot
 		problems = append(problems, next.add(compiled))
 	}
 	if err := errors.Join(problems...); err != nil {
+		if len(build.tracers) > 0 {
+			c.LetGo(build.tracers)
+		}
 		return nil, err
 	}
+	next.giveWay()
+	next.tracers, next.letGo = build.tracers, c.LetGo
 	c.routes, c.listeners, c.tls = build.routes, build.listeners, build.tls
 	c.tickets.keep(build.tls)
 	return next, nil
@@ -69,25 +83,29 @@ func (c *Compiler) Compile(cfg *config.Config, lease *upstream.Lease) (*Snapshot
 // add puts a listener on its sockets.
 func (s *Snapshot) add(l *Listener) error {
 	for _, addr := range l.Config.Binds() {
-		key := config.BindKey(addr, l.Config.Port)
+		key, kind := l.Config.BindKey(addr), kindOf(l.Config)
 		b := s.binds[key]
 		if b == nil {
-			b = &bind{socket: downstream.Bind{Addr: addr, Port: l.Config.Port, TLS: l.tls != nil}}
+			b = &bind{socket: downstream.Bind{Addr: addr, Port: l.Config.Port, Kind: kind}}
 			s.binds[key] = b
 		}
-		if b.socket.TLS != (l.tls != nil) {
-			return fmt.Errorf("listener %s: %s has listeners with and without TLS", l.Config.Name, key)
+		if b.socket.Kind != kind {
+			return fmt.Errorf("listener %s: %s has listeners of another kind; HTTP, TCP and TLS do not go together", l.Config.Name, key)
 		}
-		if other, taken := b.listeners.Get(l.Config.Hostname); taken {
+		hostname := hostnameOf(l.Config)
+		if other, taken := b.listeners.Get(hostname); taken {
 			return fmt.Errorf("listener %s: listener %s has the same address and hostname", l.Config.Name, other.Config.Name)
 		}
-		b.listeners.Set(l.Config.Hostname, l)
+		b.listeners.Set(hostname, l)
+		b.socket.HTTP3 = b.socket.HTTP3 || l.Config.Protocol == config.HTTPS
+		b.socket.Passthrough = b.socket.Passthrough || passes(l.Config)
 	}
 	return nil
 }
 
 // Sweep lets telemetry forget the routes that the last Snapshot no longer has. Call it when that one has taken over.
 func (c *Compiler) Sweep() {
+	c.sweepFlows()
 	c.telemetry.Sweep(func(yield func(*telemetry.Handles) bool) {
 		for _, r := range c.routes {
 			for _, rule := range r.rules {
@@ -112,6 +130,8 @@ type build struct {
 	listeners    map[string]*Listener
 	tls          map[string]*listenerTLS
 	certificates map[string]*config.Certificate
+	clusters     map[string]*config.Cluster
+	tracers      []*telemetry.Tracer
 }
 
 func (b *build) listener(l *config.Listener) (*Listener, error) {
@@ -124,7 +144,28 @@ func (b *build) listener(l *config.Listener) (*Listener, error) {
 		}
 		compiled.tls = conf
 	}
-	same := before != nil && before.Config.Hostname == l.Hostname && slices.Equal(before.Config.Routes, l.Routes)
+	if l.Tracing != nil && b.Tracer != nil {
+		var err error
+		if compiled.Tracer, err = b.Tracer(l.Tracing, b.clusters[l.Tracing.Cluster]); err != nil {
+			return nil, err
+		}
+		b.tracers = append(b.tracers, compiled.Tracer)
+	}
+	if l.Protocol != config.HTTP && l.Protocol != config.HTTPS {
+		compiled.streams = b.streams(l)
+		b.listeners[l.Name] = compiled
+		return compiled, nil
+	}
+	if len(l.Filters) > 0 {
+		items, err := b.items(l.Filters, map[string]*upstream.Cluster{})
+		if err == nil {
+			compiled.Chain, err = b.filters.CompileInOrder(items)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	same := before != nil && before.table != nil && before.Config.Hostname == l.Hostname && slices.Equal(before.Config.Routes, l.Routes)
 	for _, r := range l.Routes {
 		unchanged, err := b.route(r)
 		if err != nil {
@@ -226,8 +267,13 @@ func (b *build) rule(r *config.Route, rule *config.Rule, clusters map[string]*up
 	}
 	slots := &filters.Builder{} // shared: the rule's chain and one backend's run in the same exchange
 	var err error
-	if out.Chain, err = b.chain(rule.Filters, slots); err != nil {
+	if out.Chain, err = b.chain(rule.Filters, slots, clusters); err != nil {
 		return nil, err
+	}
+	if rule.Persistence != nil {
+		if out.Session, err = upstream.NewSession(rule.Persistence); err != nil {
+			return nil, err
+		}
 	}
 	out.Handles = b.telemetry.Handles(out.Ref, "")
 	for i, backend := range rule.Backends {
@@ -235,7 +281,7 @@ func (b *build) rule(r *config.Route, rule *config.Rule, clusters map[string]*up
 			continue
 		}
 		compiled := Backend{Name: backend.Cluster, Invalid: backend.Invalid}
-		if compiled.Chain, err = b.chain(backend.Filters, slots); err != nil {
+		if compiled.Chain, err = b.chain(backend.Filters, slots, clusters); err != nil {
 			return nil, fmt.Errorf("backend %d: %w", i, err)
 		}
 		if backend.Invalid == "" {
@@ -250,13 +296,26 @@ func (b *build) rule(r *config.Route, rule *config.Rule, clusters map[string]*up
 	return out, nil
 }
 
-func (b *build) chain(policies []config.Policy, slots *filters.Builder) (filters.Chain, error) {
-	if len(policies) == 0 {
-		return filters.Chain{}, nil
-	}
-	items := make([]filters.Item, 0, len(policies))
-	for _, p := range policies {
-		items = append(items, filters.Item{Kind: p.Kind, Payload: p.Payload})
+// chain compiles the filters of a rule or backend. The clusters that they send requests to go into clusters.
+func (b *build) chain(policies []config.Policy, slots *filters.Builder, clusters map[string]*upstream.Cluster) (filters.Chain, error) {
+	items, err := b.items(policies, clusters)
+	if len(items) == 0 || err != nil {
+		return filters.Chain{}, err
 	}
 	return b.filters.Compile(items, slots)
+}
+
+func (b *build) items(policies []config.Policy, clusters map[string]*upstream.Cluster) ([]filters.Item, error) {
+	var items []filters.Item
+	for _, p := range policies {
+		for _, name := range b.filters.Clusters(p.Kind, p.Payload) {
+			live := b.lease.Cluster(name)
+			if live == nil {
+				return nil, fmt.Errorf("filter %s: there is no cluster %s", p.Kind, name)
+			}
+			clusters[name] = live
+		}
+		items = append(items, filters.Item{Kind: p.Kind, Payload: p.Payload})
+	}
+	return items, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"gatehouse.dev/gatehouse/gateway/config"
+	"gatehouse.dev/gatehouse/gateway/downstream"
 	"gatehouse.dev/gatehouse/gateway/exchange"
 	"gatehouse.dev/gatehouse/routing"
 )
@@ -16,6 +17,8 @@ type Decision struct {
 	Listener *config.Origin `json:"listener,omitempty"`
 	// ListenerHostname is that listener's, "" for every host.
 	ListenerHostname string `json:"listenerHostname,omitempty"`
+	// ListenerFilters run before a route is chosen. What they would change is not taken into account.
+	ListenerFilters []string `json:"listenerFilters,omitempty"`
 	// Refused is why the request gets no route, nil when it gets one.
 	Refused *Refusal `json:"refused,omitempty"`
 	// Rule is what the request takes.
@@ -63,7 +66,7 @@ type Loser struct {
 	Detail string        `json:"detail"`
 }
 
-// Explain decides as Find does and says why. most bounds the losers.
+// Explain decides as Find does and says why, for a client whose certificate passes where one is asked for. most bounds the losers.
 func (s *Snapshot) Explain(peer *exchange.Peer, head *exchange.Head, describe func(config.Policy) string, most int) *Decision {
 	d := &Decision{Socket: peer.Bind}
 	listener, fault := s.listener(peer, head)
@@ -73,6 +76,7 @@ func (s *Snapshot) Explain(peer *exchange.Peer, head *exchange.Head, describe fu
 	}
 	origin := listener.Config.Origin
 	d.Listener, d.ListenerHostname = &origin, listener.Config.Hostname
+	d.ListenerFilters = describeAll(listener.Config.Filters, describe)
 	for _, v := range listener.table.Explain(head, most+1) {
 		if v.Won {
 			d.Rule = v.Value.decision(v, describe)
@@ -80,7 +84,7 @@ func (s *Snapshot) Explain(peer *exchange.Peer, head *exchange.Head, describe fu
 			d.Losers = append(d.Losers, Loser{Route: v.Value.Route.Origin, Rule: v.Value.Config.Name, Reason: v.Reason, Detail: v.Detail})
 		}
 	}
-	if _, fault := s.Find(peer, head); fault != nil {
+	if _, fault := listener.Find(head); fault != nil {
 		d.Refused = NewRefusal(fault)
 	}
 	return d
@@ -135,12 +139,15 @@ func describeAll(policies []config.Policy, describe func(config.Policy) string) 
 	return out
 }
 
-// BindFor returns the key of the socket that a client reaches at this port, TLS or not; false when there is none. Of several on one port
-// it prefers the one for all interfaces.
+// BindFor returns the key of the socket that a client of HTTP reaches at this port, TLS or not; false when there is none. Of several on one
+// port it prefers the one for all interfaces.
 func (s *Snapshot) BindFor(port uint16, tls bool) (string, bool) {
-	best := ""
+	best, kind := "", downstream.KindHTTP
+	if tls {
+		kind = downstream.KindTLS
+	}
 	for key, b := range s.binds {
-		if b.socket.Port == port && b.socket.TLS == tls && (best == "" || !b.socket.Addr.IsValid() || key < best) {
+		if b.socket.Port == port && b.socket.Kind == kind && (best == "" || !b.socket.Addr.IsValid() || key < best) {
 			best = key
 			if !b.socket.Addr.IsValid() {
 				break

@@ -31,6 +31,9 @@ type Snapshot struct {
 	binds map[string]*bind
 	lease *upstream.Lease // nil for the empty snapshot
 	refs  atomic.Int64    // the Engine's own and one for each exchange
+
+	tracers []*telemetry.Tracer       // of the listeners
+	letGo   func([]*telemetry.Tracer) // takes tracers back
 }
 
 // bind is the listeners of one socket.
@@ -42,8 +45,14 @@ type bind struct {
 // Listener is a compiled listener.
 type Listener struct {
 	Config *config.Listener
+	// Chain runs before a rule is chosen.
+	Chain filters.Chain
+	// Tracer traces the listener's exchanges; nil where they are traced as all are.
+	Tracer *telemetry.Tracer
 	table  *routing.Table[*Rule]
-	tls    *listenerTLS // nil for plaintext
+	tls    *listenerTLS // nil for plaintext, and for TLS that is not opened
+	// streams is nil for one that serves HTTP; table is nil for the others.
+	streams *streamTable
 }
 
 // Rule is a compiled rule of a route.
@@ -59,6 +68,8 @@ type Rule struct {
 	RequestTimeout time.Duration
 	BackendTimeout time.Duration
 	Retry          *config.Retry
+	// Session keeps clients on one backend; nil when the rule says nothing about that.
+	Session *upstream.Session
 	// Handles record the exchanges that no backend was chosen for.
 	Handles *telemetry.Handles
 }
@@ -96,8 +107,14 @@ func (s *Snapshot) Acquire() bool {
 
 // Release gives a reference back; after the last, the snapshot's clusters are given back too.
 func (s *Snapshot) Release() {
-	if s.refs.Add(-1) == 0 && s.lease != nil {
+	if s.refs.Add(-1) != 0 {
+		return
+	}
+	if s.lease != nil {
 		s.lease.Release()
+	}
+	if len(s.tracers) > 0 {
+		s.letGo(s.tracers)
 	}
 }
 
@@ -132,13 +149,32 @@ func (r *Rule) Draw(number uint64) *Backend {
 
 // Find decides where a request goes. The head was normalised.
 func (s *Snapshot) Find(peer *exchange.Peer, head *exchange.Head) (*Rule, *exchange.Fault) {
+	listener, fault := s.Listener(peer, head)
+	if fault != nil {
+		return nil, fault
+	}
+	return listener.Find(head)
+}
+
+// Listener decides which listener serves a request, and whether it lets the client in.
+func (s *Snapshot) Listener(peer *exchange.Peer, head *exchange.Head) (*Listener, *exchange.Fault) {
 	listener, fault := s.listener(peer, head)
 	if fault != nil {
 		return nil, fault
 	}
-	rule, ok := listener.table.Find(head)
+	if peer.TLS != nil {
+		if fault := listener.admitClient(peer.TLS); fault != nil {
+			return nil, fault
+		}
+	}
+	return listener, nil
+}
+
+// Find chooses the rule for a request to the listener.
+func (l *Listener) Find(head *exchange.Head) (*Rule, *exchange.Fault) {
+	rule, ok := l.table.Find(head)
 	if !ok {
-		return nil, exchange.NewFault(exchange.NoRoute, fmt.Errorf("no rule on listener %s matches", listener.Config.Name))
+		return nil, exchange.NewFault(exchange.NoRoute, fmt.Errorf("no rule on listener %s matches", l.Config.Name))
 	}
 	return rule, nil
 }
@@ -161,7 +197,21 @@ func (s *Snapshot) listener(peer *exchange.Peer, head *exchange.Head) (*Listener
 			return nil, exchange.NewFault(exchange.Misdirected, fmt.Errorf("host %q on a connection made for %q", host, peer.TLS.ServerName))
 		}
 	}
+	if byHost.streams != nil {
+		return nil, exchange.NewFault(exchange.NoRoute, fmt.Errorf("listener %s serves no HTTP", byHost.Config.Name))
+	}
 	return byHost, nil
+}
+
+// admitClient holds the client of a TLS connection against the listener's rules. Where there are none nobody is known.
+func (l *Listener) admitClient(info *exchange.TLSInfo) *exchange.Fault {
+	if l.tls != nil && l.tls.clients != nil {
+		return l.tls.clients.admit(info)
+	}
+	if rules, _ := info.Verdict(); rules != 0 {
+		info.SetVerdict(0, false)
+	}
+	return nil
 }
 
 // TLS chooses the settings for a handshake, over TCP or QUIC.

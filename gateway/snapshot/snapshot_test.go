@@ -180,7 +180,7 @@ func TestConflicts(t *testing.T) {
 	}{
 		"same hostname":       {[]*config.Listener{httpListener("one", "a"), httpListener("two", "a")}, "listener two: listener one has the same address and hostname"},
 		"both every host":     {[]*config.Listener{httpListener("one", ""), httpListener("two", "")}, "listener two: listener one"},
-		"with TLS and not":    {[]*config.Listener{httpListener("one", "a"), secure}, "listener secure: *:80 has listeners with and without TLS"},
+		"with TLS and not":    {[]*config.Listener{httpListener("one", "a"), secure}, "listener secure: *:80 has listeners of another kind; HTTP, TCP and TLS do not go together"},
 		"another hostname":    {[]*config.Listener{httpListener("one", "a"), httpListener("two", "*.a"), httpListener("three", "")}, ""},
 		"another port":        {[]*config.Listener{httpListener("one", "a"), {Name: "two", Port: 81, Protocol: config.HTTP, Hostname: "a"}}, ""},
 		"another address":     {[]*config.Listener{httpListener("one", "a"), {Name: "two", Port: 80, Protocol: config.HTTP, Hostname: "a", Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}}, ""},

@@ -18,20 +18,28 @@ import (
 
 // listenerTLS is the TLS settings of a listener with what they were made from.
 type listenerTLS struct {
+	protocol     config.Protocol
 	certificates []*config.Certificate
+	clients      *clientRules // nil when clients are asked for no certificate
 	tcp, quic    *tls.Config
 
+	scope      string // names keys
 	keys       *rotation
 	generation atomic.Uint64 // of the keys that tcp and quic have
 }
 
-// listenerTLS makes a listener's TLS settings, or takes over the previous ones when no certificate changed.
+// listenerTLS makes a listener's TLS settings, or takes over the previous ones when neither certificates nor rules for clients changed.
 func (b *build) listenerTLS(l *config.Listener) (*listenerTLS, error) {
 	var sources []*config.Certificate
 	for _, name := range l.TLS.Certificates {
 		sources = append(sources, b.certificates[name])
 	}
-	if before := b.Compiler.tls[l.Name]; before != nil && slices.EqualFunc(before.certificates, sources, sameCertificate) {
+	clients, err := b.clientRules(l)
+	if err != nil {
+		return nil, err
+	}
+	before := b.Compiler.tls[l.Name]
+	if before != nil && before.protocol == l.Protocol && before.clients == clients && slices.EqualFunc(before.certificates, sources, sameCertificate) {
 		b.tls[l.Name] = before
 		return before, nil
 	}
@@ -39,9 +47,17 @@ func (b *build) listenerTLS(l *config.Listener) (*listenerTLS, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &listenerTLS{certificates: sources, keys: b.tickets.of(l.Name)}
+	scope := ticketScope(l)
+	t := &listenerTLS{protocol: l.Protocol, certificates: sources, clients: clients, scope: scope, keys: b.tickets.of(scope)}
 	t.tcp = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: chooser.choose, NextProtos: []string{"h2", "http/1.1"}}
 	t.quic = &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: chooser.choose, NextProtos: []string{"h3"}}
+	if l.Protocol == config.TLS {
+		t.tcp.NextProtos = nil // what is within is the client's and the endpoint's to agree on
+	}
+	if clients != nil {
+		clients.ask(t.tcp)
+		clients.ask(t.quic)
+	}
 	t.refresh(time.Now())
 	b.tls[l.Name] = t
 	return t, nil
@@ -116,25 +132,29 @@ func (c *chooser) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.all[0], nil // let the handshake say what does not fit
 }
 
-// ticketKeys are the session ticket keys of each listener, by name. crypto/tls would otherwise take the keys of the outer
+// ticketKeys are the session ticket keys of each listener, by ticketScope. crypto/tls would otherwise take the keys of the outer
 // configuration, which all listeners of a socket share, and a session of one listener would resume on another. Keys outlive a change of
 // certificates, so that clients go on resuming.
 type ticketKeys struct {
 	listeners map[string]*rotation
 }
 
-func (t *ticketKeys) of(listener string) *rotation {
-	r := t.listeners[listener]
+func (t *ticketKeys) of(scope string) *rotation {
+	r := t.listeners[scope]
 	if r == nil {
 		r = newRotation(time.Now())
-		t.listeners[listener] = r
+		t.listeners[scope] = r
 	}
 	return r
 }
 
 // keep forgets the keys of listeners that are gone.
 func (t *ticketKeys) keep(listeners map[string]*listenerTLS) {
-	maps.DeleteFunc(t.listeners, func(name string, _ *rotation) bool { return listeners[name] == nil })
+	kept := make(map[string]bool, len(listeners))
+	for _, l := range listeners {
+		kept[l.scope] = true
+	}
+	maps.DeleteFunc(t.listeners, func(scope string, _ *rotation) bool { return !kept[scope] })
 }
 
 // rotation is the ticket keys of one listener: a ticket is sealed with the newest and opened with any.

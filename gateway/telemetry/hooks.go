@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,7 +50,6 @@ func (t *Telemetry) registerOwn() error {
 		lines, linesHelp     = "access_log_lines_total", "Access log lines written."
 		drops, dropsHelp     = "access_log_dropped_total", "Access log lines lost: the buffer was full, or writing failed."
 		mirrors, mirrorsHelp = "mirrors_dropped_total", "Copies of requests not sent to a mirror because too many were under way."
-		spans, spansHelp     = "trace_spans_total", "Spans sent to the trace collector, or lost because it did not take them."
 	)
 	if err := counter(mirrors, mirrorsHelp, nil, t.mirrorsDropped.Load); err != nil {
 		return err
@@ -68,8 +68,21 @@ func (t *Telemetry) registerOwn() error {
 	if !t.tracer.On() {
 		return nil
 	}
-	if err := counter(spans, spansHelp, prometheus.Labels{"result": "sent"}, func() uint64 { n, _ := t.tracer.Stats(); return n }); err != nil {
-		return err
-	}
-	return counter(spans, spansHelp, prometheus.Labels{"result": "lost"}, func() uint64 { _, n := t.tracer.Stats(); return n })
+	return t.registerSpans()
+}
+
+// registerSpans adds the metrics of spans, once: when tracing is on, or turned on for a listener.
+func (t *Telemetry) registerSpans() (err error) {
+	t.derived.registered.Do(func() {
+		for result, read := range map[string]func() uint64{
+			"sent": func() uint64 { n, _ := t.tracer.Stats(); return n },
+			"lost": func() uint64 { _, n := t.tracer.Stats(); return n },
+		} {
+			err = errors.Join(err, t.metrics.Registry().Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+				Name: "gatehouse_trace_spans_total", Help: "Spans sent to a trace collector, or lost because it did not take them.",
+				ConstLabels: prometheus.Labels{"result": result},
+			}, func() float64 { return float64(read()) })))
+		}
+	})
+	return err
 }

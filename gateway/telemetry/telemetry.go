@@ -60,6 +60,7 @@ type Telemetry struct {
 	metrics *metrics.Set
 	log     *accesslog.Log // nil when off
 	tracer  *trace.Tracer
+	derived tracers
 
 	mirrorsDropped atomic.Uint64
 }
@@ -97,6 +98,33 @@ func (t *Telemetry) Handles(ref *exchange.RouteRef, cluster string) *Handles {
 
 // Sweep ends the series of every Handles not in use; see metrics.Set.Sweep for when to call it.
 func (t *Telemetry) Sweep(inUse iter.Seq[*Handles]) { t.metrics.Sweep(inUse) }
+
+// FlowHandles are the counters of one route of a listener for streams or datagrams towards one cluster.
+type FlowHandles = metrics.FlowHandles
+
+// FlowHandles returns the counters of flows as Handles does those of exchanges. A nil ref is for flows that no route took.
+func (t *Telemetry) FlowHandles(proto exchange.Proto, listener string, ref *exchange.RouteRef, cluster string) *FlowHandles {
+	return t.metrics.FlowHandles(proto, listener, ref, cluster)
+}
+
+// SweepFlows ends the series of every FlowHandles not in use. Sweep comes after it.
+func (t *Telemetry) SweepFlows(inUse iter.Seq[*FlowHandles]) { t.metrics.SweepFlows(inUse) }
+
+// EndFlow records a flow that is over: metrics, span, access log line. Its bytes were counted as they passed. by is its listener's Tracer, nil
+// where it is traced as all are.
+func (t *Telemetry) EndFlow(f *exchange.Flow, h *FlowHandles, by *Tracer) {
+	took := max(time.Since(f.Start), 0)
+	if h != nil {
+		h.End(f, took)
+	}
+	if f.Fault != nil {
+		t.metrics.Fault(f.Fault.Kind)
+	}
+	cmp.Or(by, t.tracer).Flow(f, took)
+	if t.log != nil {
+		t.log.RecordFlow(f, took)
+	}
+}
 
 // Span accompanies one exchange from Begin to End. It belongs to the goroutine that serves the exchange; the zero Span does nothing.
 type Span struct {
@@ -172,7 +200,7 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	if t.log != nil {
 		both.Go(func() { logErr = t.log.Close(ctx) })
 	}
-	both.Go(func() { traceErr = t.tracer.Shutdown(ctx) })
+	both.Go(func() { traceErr = errors.Join(t.ShutdownTracers(ctx), t.tracer.Shutdown(ctx)) })
 	both.Wait()
 	return errors.Join(logErr, traceErr)
 }

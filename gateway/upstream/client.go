@@ -25,7 +25,7 @@ func (c *client) learn(h2 bool) { c.choseH1.Store(!h2) }
 
 func (d *dialer) client(addr netip.AddrPort) *client {
 	c := &client{h1: newH1Pool(d, addr)}
-	if d.protocol == config.UpstreamH2C || d.protocol == config.UpstreamHTTP2 && d.tls != nil {
+	if d.protocol == config.UpstreamH2C || d.protocol == config.UpstreamHTTP2 && d.secure != nil {
 		c.h2 = newH2Mux(d, addr, c)
 	}
 	return c

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -15,13 +16,18 @@ import (
 
 // Cluster is a live destination.
 type Cluster struct {
-	name    string
-	key     string
-	config  *config.Cluster // guarded by Manager.mu
-	leases  int             // guarded by Manager.mu
-	broken  error           // why the cluster cannot be used; set once
-	balance config.LoadBalancing
-	dialer  *dialer
+	name   string
+	key    string
+	config *config.Cluster // guarded by Manager.mu
+	leases int             // guarded by Manager.mu
+	broken error           // why the cluster cannot be used; set once
+	// identity is what it presents as a client, nil for nothing; set once
+	identity *identity
+	balance  config.LoadBalancing
+	dialer   *dialer
+
+	session atomic.Pointer[Session] // nil without session persistence
+	budget  atomic.Pointer[budget]  // nil without a retry budget
 
 	set      atomic.Pointer[endpointSet]
 	turn     atomic.Uint64 // the next endpoint of round robin
@@ -49,13 +55,21 @@ type Endpoint struct {
 	retired atomic.Bool
 }
 
+// Addr returns the endpoint's address.
+func (e *Endpoint) Addr() netip.AddrPort { return e.addr }
+
 // String returns ADDRESS:PORT.
 func (e *Endpoint) String() string { return e.text }
 
-func newCluster(c *config.Cluster, key string, o *Options, u *upkeep) (*Cluster, error) {
-	live := &Cluster{name: c.Name, key: key, config: c, balance: c.LoadBalancing, resolved: make(chan struct{}), stop: func() {}}
+func newCluster(c *config.Cluster, key string, o *Options, u *upkeep, id *identity) (*Cluster, error) {
+	live := &Cluster{name: c.Name, key: key, config: c, identity: id, balance: c.LoadBalancing, resolved: make(chan struct{}), stop: func() {}}
 	live.set.Store(&endpointSet{})
-	d, err := newDialer(c, o, u)
+	if err := live.setRules(nil, c); err != nil {
+		live.broken = err
+		close(live.resolved)
+		return live, err
+	}
+	d, err := newDialer(c, o, u, id)
 	if err != nil {
 		live.broken = err
 		close(live.resolved)
@@ -71,6 +85,44 @@ func newCluster(c *config.Cluster, key string, o *Options, u *upkeep) (*Cluster,
 	live.stop = cancel
 	live.done.Go(func() { live.keepResolved(ctx, c.DNS, o) })
 	return live, nil
+}
+
+// setRules makes what a configuration says beside endpoints and the way to connect: it changes nothing about connections. before is nil for
+// a new cluster.
+func (c *Cluster) setRules(before, want *config.Cluster) error {
+	if before == nil || !sameSession(before.Persistence, want.Persistence) {
+		var session *Session
+		if want.Persistence != nil {
+			var err error
+			if session, err = NewSession(want.Persistence); err != nil {
+				return fmt.Errorf("cluster %s: %w", want.Name, err)
+			}
+		}
+		c.session.Store(session)
+	}
+	switch {
+	case want.RetryBudget == nil:
+		c.budget.Store(nil)
+	case before == nil || before.RetryBudget == nil || *before.RetryBudget != *want.RetryBudget:
+		c.budget.Store(newBudget(want.RetryBudget))
+	}
+	return nil
+}
+
+// Session returns the cluster's session persistence, nil when it has none.
+func (c *Cluster) Session() *Session { return c.session.Load() }
+
+// CountRequest counts a request, not its retries, for the retry budget.
+func (c *Cluster) CountRequest() {
+	if b := c.budget.Load(); b != nil {
+		b.request(time.Now())
+	}
+}
+
+// MayRetry takes a retry off the cluster's budget. It is false when none is left; without a budget it is true.
+func (c *Cluster) MayRetry() bool {
+	b := c.budget.Load()
+	return b == nil || b.retry(time.Now())
 }
 
 // Name returns the cluster's name in the configuration.
@@ -152,6 +204,11 @@ func (c *Cluster) close() {
 // Pick chooses an endpoint, not one of tried while there is another. It waits for the first resolution of a name that is still under
 // way. The caller must call Done on the endpoint when its attempt is over.
 func (c *Cluster) Pick(ctx context.Context, tried []*Endpoint) (*Endpoint, *exchange.Fault) {
+	return c.PickSticky(ctx, tried, netip.AddrPort{})
+}
+
+// PickSticky is Pick, but for the endpoint of this address as long as it is there and not one of tried.
+func (c *Cluster) PickSticky(ctx context.Context, tried []*Endpoint, preferred netip.AddrPort) (*Endpoint, *exchange.Fault) {
 	if c.broken != nil {
 		return nil, exchange.NewFault(exchange.InvalidBackend, c.broken)
 	}
@@ -168,9 +225,25 @@ func (c *Cluster) Pick(ctx context.Context, tried []*Endpoint) (*Endpoint, *exch
 	if len(list) == 0 {
 		return nil, exchange.NewFault(exchange.NoEndpoints, nil)
 	}
-	e := c.choose(list, tried)
+	e := preferredOf(list, tried, preferred)
+	if e == nil {
+		e = c.choose(list, tried)
+	}
 	e.active.Add(1)
 	return e, nil
+}
+
+// preferredOf returns the endpoint of an address; nil when it is not there, was tried or none is preferred.
+func preferredOf(list, tried []*Endpoint, preferred netip.AddrPort) *Endpoint {
+	if !preferred.IsValid() {
+		return nil
+	}
+	for _, e := range list {
+		if e.addr == preferred && !slices.Contains(tried, e) {
+			return e
+		}
+	}
+	return nil
 }
 
 // Done ends an attempt that Pick began.

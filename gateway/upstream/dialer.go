@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -30,9 +29,6 @@ const (
 	MaxIdlePerEndpoint = 512
 )
 
-// sessionsKept bounds the TLS sessions that a cluster may resume. They are kept by server name, so that one would nearly do.
-const sessionsKept = 64
-
 // keepAlive is the period of TCP's probes on an idle connection.
 const keepAlive = 30 * time.Second
 
@@ -40,24 +36,20 @@ const keepAlive = 30 * time.Second
 type dialer struct {
 	cluster  string
 	protocol config.UpstreamProtocol
-	tls      *tls.Config // for HTTP/1.1; nil for plaintext
-	tlsH2    *tls.Config // lets the endpoint choose between HTTP/2 and HTTP/1.1; nil for plaintext
+	secure   *secure // nil for plaintext
 	upkeep   *upkeep
 	count    func(cluster string, delta int)
 }
 
-func newDialer(c *config.Cluster, o *Options, u *upkeep) (*dialer, error) {
+func newDialer(c *config.Cluster, o *Options, u *upkeep, id *identity) (*dialer, error) {
 	d := &dialer{cluster: c.Name, protocol: c.Protocol, upkeep: u, count: o.OnConnections}
 	if c.TLS == nil {
 		return d, nil
 	}
-	conf, err := clientTLS(c.TLS)
-	if err != nil {
+	var err error
+	if d.secure, err = newSecure(c.TLS, id); err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
-	d.tls, d.tlsH2 = conf, conf.Clone()
-	d.tls.NextProtos = []string{"http/1.1"}
-	d.tlsH2.NextProtos = []string{"h2", "http/1.1"}
 	return d, nil
 }
 
@@ -133,12 +125,13 @@ func (l *line) Close() error {
 // farewell.
 func (d *dialer) connect(life *exchange.Life, addr netip.AddrPort, h2 bool) (l *line, rw net.Conn, alpn string, _ *exchange.Fault) {
 	l, fault := d.dial(life, addr)
-	if fault != nil || d.tls == nil {
+	if fault != nil || d.secure == nil {
 		return l, l, "", fault
 	}
-	conf := d.tls
+	settings := d.secure.settings()
+	conf := settings.http1
 	if h2 {
-		conf = d.tlsH2
+		conf = settings.http2
 	}
 	secure, fault := l.handshake(life, conf, addr)
 	if fault != nil {
@@ -213,53 +206,4 @@ func over(life *exchange.Life) *exchange.Fault {
 func isAlert(err error) bool {
 	failed, ok := errors.AsType[*net.OpError](err)
 	return ok && failed.Op == "remote error"
-}
-
-// clientTLS builds the verification of an endpoint's certificate.
-func clientTLS(t *config.UpstreamTLS) (*tls.Config, error) {
-	conf := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(sessionsKept)}
-	if t.CAs != "" {
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM([]byte(t.CAs)) {
-			return nil, errors.New("the CA bundle holds no certificate; it must be PEM blocks of type CERTIFICATE")
-		}
-	}
-	if len(t.SubjectAltNames) > 0 {
-		// The chain is verified here with the names that the policy lists in place of ServerName.
-		conf.InsecureSkipVerify = true
-		roots, names := conf.RootCAs, t.SubjectAltNames
-		conf.VerifyConnection = func(cs tls.ConnectionState) error {
-			if err := verifyNames(cs, roots, names); err != nil {
-				return &tls.CertificateVerificationError{UnverifiedCertificates: cs.PeerCertificates, Err: err}
-			}
-			return nil
-		}
-	}
-	return conf, nil
-}
-
-func verifyNames(cs tls.ConnectionState, roots *x509.CertPool, names []config.SubjectAltName) error {
-	if len(cs.PeerCertificates) == 0 {
-		return errors.New("the endpoint sent no certificate")
-	}
-	leaf := cs.PeerCertificates[0]
-	chain := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
-	for _, c := range cs.PeerCertificates[1:] {
-		chain.Intermediates.AddCert(c)
-	}
-	if _, err := leaf.Verify(chain); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if name.Type == "URI" {
-			for _, uri := range leaf.URIs {
-				if uri.String() == name.Value {
-					return nil
-				}
-			}
-		} else if leaf.VerifyHostname(name.Value) == nil {
-			return nil
-		}
-	}
-	return errors.New("the endpoint's certificate carries none of the subject alternative names that the policy lists")
 }

@@ -274,6 +274,12 @@ func (c *h2Conn) bodyOf(s *h2Stream, f *h2.Frame) error {
 	return nil
 }
 
+// ResetError is the cause of a Fault: the endpoint ended the stream with this code.
+type ResetError struct{ Code h2.Code }
+
+// Error names the code.
+func (e *ResetError) Error() string { return "the endpoint reset the stream (" + e.Code.String() + ")" }
+
 // gotReset ends a stream. After a whole answer it says only that the rest of the request is not wanted (RFC 9113 8.1).
 func (c *h2Conn) gotReset(f *h2.Frame) error {
 	s, err := c.find(f)
@@ -286,7 +292,7 @@ func (c *h2Conn) gotReset(f *h2.Frame) error {
 	defer s.mu.Unlock()
 	code := h2.Code(binary.BigEndian.Uint32(f.Payload))
 	s.reset = true
-	fault := exchange.NewFault(exchange.UpstreamReset, fmt.Errorf("the endpoint reset the stream (%s)", code))
+	fault := exchange.NewFault(exchange.UpstreamReset, &ResetError{Code: code})
 	fault.Retryable = code == h2.RefusedStream && !s.headed
 	s.fail(fault)
 	return nil

@@ -58,7 +58,7 @@ const (
 
 func newH2Mux(d *dialer, addr netip.AddrPort, c *client) *h2Mux {
 	m := &h2Mux{dialer: d, addr: addr, text: addr.String(), scheme: "http", client: c}
-	if d.tls != nil {
+	if d.secure != nil {
 		m.scheme = "https"
 	}
 	return m
@@ -240,7 +240,7 @@ func (m *h2Mux) dial(life *exchange.Life) {
 	l, rw, alpn, fault := m.dialer.connect(life, m.addr, true)
 	switch {
 	case fault != nil:
-	case m.dialer.tls != nil && alpn != "h2":
+	case m.dialer.secure != nil && alpn != "h2":
 		m.choseH1(life, l, rw)
 		return
 	default:
@@ -321,7 +321,7 @@ func (m *h2Mux) overH1(s *h2Stream, a *Attempt) *exchange.Fault {
 // withoutConnect carries a request for another protocol to an endpoint that does not take extended CONNECT. Over TLS it gets an Upgrade on a
 // connection whose handshake asks for HTTP/1.1 alone: most servers take WebSocket only so.
 func (m *h2Mux) withoutConnect(s *h2Stream, a *Attempt) *exchange.Fault {
-	if m.dialer.tls == nil {
+	if m.dialer.secure == nil {
 		return exchange.NewFault(exchange.UpgradeUnsupported, errors.New(
 			"the endpoint does not offer extended CONNECT (RFC 8441): have it send SETTINGS_ENABLE_CONNECT_PROTOCOL, or speak HTTP/1.1 to it"))
 	}

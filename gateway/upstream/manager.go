@@ -33,6 +33,8 @@ type Manager struct {
 	mu       sync.Mutex
 	clusters map[string]*Cluster   // the current ones by name; guarded by mu
 	leased   map[*Cluster]struct{} // those and their predecessors, for as long as somebody leases them; guarded by mu
+	// identities are the certificates that the current clusters present, by name; guarded by mu
+	identities map[string]*identity
 }
 
 // NewManager returns a Manager without clusters. Close ends it.
@@ -82,27 +84,38 @@ func (l *Lease) Release() {
 }
 
 // Apply makes the clusters of a configuration live and leases them. Endpoints take effect at once, also for exchanges that hold an
-// earlier lease. A cluster that cannot be set up (bad CA bundle) is in the second result and answers every attempt with that error.
-func (m *Manager) Apply(clusters []*config.Cluster) (*Lease, map[string]error) {
+// earlier lease, and so does a renewed client certificate, for new connections; certificates are those of the configuration, of which the
+// clusters name some. A cluster that cannot be set up (bad CA bundle) is in the second result and answers every attempt with that error.
+func (m *Manager) Apply(clusters []*config.Cluster, certificates ...*config.Certificate) (*Lease, map[string]error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	identities, broken := m.certify(clusters, certificates)
 	lease := &Lease{manager: m, clusters: make(map[string]*Cluster, len(clusters))}
 	problems := map[string]error{}
 	for _, want := range clusters {
 		c := m.clusters[want.Name]
-		if c == nil || c.config != want {
+		var id *identity
+		if want.TLS != nil {
+			id = identities[want.TLS.ClientCertificate]
+			if err := broken[want.TLS.ClientCertificate]; err != nil {
+				problems[want.Name] = err
+			}
+		}
+		if c == nil || c.config != want || c.identity != id {
 			key := connectionKey(want)
-			if c == nil || c.key != key {
-				fresh, err := newCluster(want, key, &m.options, m.upkeep)
-				if err != nil {
+			if c == nil || c.key != key || c.identity != id {
+				c, _ = newCluster(want, key, &m.options, m.upkeep, id) // the error is c.broken
+				m.replace(c)
+			} else {
+				if err := c.setRules(c.config, want); err != nil {
 					problems[want.Name] = err
 				}
-				m.replace(fresh)
-				c = fresh
-			} else {
 				c.config = want
 				c.setStatic(want.Endpoints)
 			}
+		}
+		if c.broken != nil && problems[want.Name] == nil {
+			problems[want.Name] = c.broken
 		}
 		c.leases++
 		m.leased[c] = struct{}{}
@@ -135,7 +148,7 @@ func (m *Manager) drop(clusters map[string]*Cluster) (gone []*Cluster) {
 // connectionKey is everything about a cluster but its static endpoints: two clusters with one key can share connections.
 func connectionKey(c *config.Cluster) string {
 	same := *c
-	same.Endpoints = nil
+	same.Endpoints, same.Persistence, same.RetryBudget = nil, nil, nil
 	same.Origin = config.Origin{}
 	key, err := json.Marshal(same)
 	if err != nil {

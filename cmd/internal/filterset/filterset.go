@@ -2,6 +2,7 @@
 package filterset
 
 import (
+	"gatehouse.dev/gatehouse/auth/extauthz"
 	"gatehouse.dev/gatehouse/filters"
 	"gatehouse.dev/gatehouse/filters/cors"
 	"gatehouse.dev/gatehouse/filters/headers"
@@ -14,6 +15,7 @@ import (
 func New() (*filters.Set, error) {
 	return filters.NewSet(
 		cors.Spec(),
+		extauthz.Spec(),
 		headers.RequestSpec(),
 		headers.ResponseSpec(),
 		redirect.Spec(),

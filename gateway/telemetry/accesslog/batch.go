@@ -56,6 +56,8 @@ type record struct {
 	endpoint string
 	flag     exchange.Kind
 	client   netip.AddrPort
+	flow     bool              // it is one, and no exchange
+	listener string            // of a flow
 	lengths  [textCount]uint16 // of the strings in the text
 }
 
@@ -103,21 +105,42 @@ func (s *shard) take(empty batch, last bool) batch {
 	return full
 }
 
-// detailOf returns the cause of the exchange's fault, "" when there is none.
-func detailOf(x *exchange.Exchange) string {
-	if x.Fault == nil || x.Fault.Err == nil {
+// detailOf returns the cause of a fault, "" when there is none.
+func detailOf(fault *exchange.Fault) string {
+	if fault == nil || fault.Err == nil {
 		return ""
 	}
-	return x.Fault.Err.Error()
+	return fault.Err.Error()
 }
 
-// add copies an exchange.
-func (b *batch) add(x *exchange.Exchange, e *Entry, detail string, query bool) {
+// next returns a record that is zero.
+func (b *batch) next() *record {
 	if len(b.records) == cap(b.records) {
 		b.records = slices.Grow(b.records, 1)
 	}
 	b.records = b.records[:len(b.records)+1] // what is there is zero
-	r := &b.records[len(b.records)-1]
+	return &b.records[len(b.records)-1]
+}
+
+// addFlow copies a flow. Its server name stands where an exchange's authority does.
+func (b *batch) addFlow(f *exchange.Flow, took time.Duration, detail string) {
+	r := b.next()
+	r.flow, r.listener = true, f.Listener
+	r.second, r.nanos, r.took = f.Start.Unix(), int32(f.Start.Nanosecond()), took
+	r.bytesIn, r.bytesOut, r.attempts = f.BytesIn, f.BytesOut, f.Attempts
+	r.proto, r.bind, r.client = f.Peer.Proto, f.Peer.Bind, f.Peer.Remote
+	r.route, r.cluster, r.endpoint = f.Route, f.Cluster, f.Endpoint
+	if f.Fault != nil {
+		r.flag = f.Fault.Kind
+	}
+	b.put(r, textAuthority, f.ServerName(), maxText)
+	b.put(r, textTraceID, f.TraceID, maxText)
+	b.put(r, textDetail, detail, maxDetail)
+}
+
+// add copies an exchange.
+func (b *batch) add(x *exchange.Exchange, e *Entry, detail string, query bool) {
+	r := b.next()
 	r.second, r.nanos, r.took = x.Start.Unix(), int32(x.Start.Nanosecond()), e.Took
 	r.bytesIn, r.bytesOut, r.attempts, r.status = x.BytesIn, x.BytesOut, x.Attempts, x.Resp.Status
 	r.proto, r.bind, r.client = x.Peer.Proto, x.Peer.Bind, x.Peer.Remote

@@ -34,16 +34,14 @@ type encoder struct {
 // append appends a record as a JSON line. text is the record's part of the batch's text.
 func (e *encoder) append(dst []byte, r *record, text string) []byte {
 	dst = e.appendStart(dst, r.second, r.nanos)
+	if r.flow {
+		return appendFlow(dst, r, text)
+	}
 	dst = append(dst, `","level":"INFO","msg":"access","duration_us":`...)
 	dst = strconv.AppendInt(dst, r.took.Microseconds(), 10)
 	dst = append(dst, `,"status":`...)
 	dst = strconv.AppendInt(dst, int64(r.status), 10)
-	dst = append(dst, `,"flag":"`...)
-	if r.flag == "" {
-		dst = append(dst, none...)
-	} else {
-		dst = appendEscaped(dst, string(r.flag))
-	}
+	dst = appendFlag(append(dst, `,"flag":"`...), r)
 
 	sent := texts{rest: text, lengths: &r.lengths, plain: isPlain(text)}
 	dst = sent.append(append(dst, `","method":"`...), textMethod)
@@ -64,6 +62,34 @@ func (e *encoder) append(dst []byte, r *record, text string) []byte {
 		dst = sent.append(append(dst, `","detail":"`...), textDetail)
 	}
 	return append(dst, '"', '}', '\n')
+}
+
+// appendFlow appends the rest of a flow's line. Of the strings that a client sends it has the server name alone.
+func appendFlow(dst []byte, r *record, text string) []byte {
+	dst = append(dst, `","level":"INFO","msg":"stream","duration_us":`...)
+	dst = strconv.AppendInt(dst, r.took.Microseconds(), 10)
+	dst = appendFlag(append(dst, `,"flag":"`...), r)
+	sent := texts{rest: text, lengths: &r.lengths, plain: isPlain(text)}
+	dst = append(append(dst, `","protocol":"`...), protocolName(r.proto)...)
+	dst = appendText(append(dst, `","listener":"`...), r.listener)
+	dst = sent.append(append(dst, `","server_name":"`...), textAuthority)
+	dst = append(dst, `","bytes_in":`...)
+	dst = strconv.AppendInt(dst, r.bytesIn, 10)
+	dst = append(dst, `,"bytes_out":`...)
+	dst = strconv.AppendInt(dst, r.bytesOut, 10)
+	dst = appendTarget(dst, r)
+	dst = sent.append(append(dst, `","trace_id":"`...), textTraceID)
+	if r.lengths[textDetail] > 0 {
+		dst = sent.append(append(dst, `","detail":"`...), textDetail)
+	}
+	return append(dst, '"', '}', '\n')
+}
+
+func appendFlag(dst []byte, r *record) []byte {
+	if r.flag == "" {
+		return append(dst, none...)
+	}
+	return appendEscaped(dst, string(r.flag))
 }
 
 // appendTarget appends what matched, where the exchange went, and the two ends of the client's connection.
@@ -113,7 +139,7 @@ func (e *encoder) appendStart(dst []byte, second int64, nanos int32) []byte {
 }
 
 func protocolName(p exchange.Proto) string {
-	if p > exchange.HTTP3 {
+	if int(p) >= exchange.Protos {
 		p = exchange.ProtoUnknown
 	}
 	return p.String()

@@ -30,7 +30,7 @@ func reference(t testing.TB, x *exchange.Exchange, e *Entry, query bool) []byte 
 			detail = x.Fault.Err.Error()
 		}
 	}
-	if x.Peer.Proto <= exchange.HTTP3 {
+	if int(x.Peer.Proto) < exchange.Protos {
 		protocol = x.Peer.Proto.String()
 	}
 	if x.Peer.Remote.IsValid() {
@@ -73,7 +73,7 @@ func cut(s string, limit int) string {
 // line is what the encoder makes of an exchange.
 func line(x *exchange.Exchange, e *Entry, query bool) []byte {
 	var b batch
-	b.add(x, e, detailOf(x), query)
+	b.add(x, e, detailOf(x.Fault), query)
 	var c cursor
 	c.reset(&b)
 	r, text := c.advance()

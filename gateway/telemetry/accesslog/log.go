@@ -1,4 +1,4 @@
-// Package accesslog writes one JSON line for each exchange and never makes an exchange wait for it.
+// Package accesslog writes one JSON line for each exchange and flow and never makes an exchange wait for it.
 //
 // In flow exchanges that just ended; out flow lines to stdout, a file or a writer. What an exchange leaves behind is copied, not
 // encoded, on its goroutine: numbers into a record, strings (which are views that die with the exchange) into one growing text
@@ -114,17 +114,40 @@ type Entry struct {
 
 // Record logs an exchange that is over. It copies what it needs, waits for nobody, and drops the line when the buffer is full.
 func (l *Log) Record(x *exchange.Exchange, e *Entry) {
-	s := &l.shards[0]
-	if n := len(l.shards); n > 1 {
-		s = &l.shards[rand.IntN(n)]
-	}
-	detail := detailOf(x) // before the lock: it runs code of the error's owner
+	s := l.shard()
+	detail := detailOf(x.Fault) // before the lock: it runs code of the error's owner
 	s.mu.Lock()
 	size := s.size()
 	ok := !s.closed && size < l.limit
 	if ok {
 		s.add(x, e, detail, l.query)
 	}
+	l.leave(s, size, ok)
+}
+
+// RecordFlow logs a flow that is over, as Record does an exchange.
+func (l *Log) RecordFlow(f *exchange.Flow, took time.Duration) {
+	s := l.shard()
+	detail := detailOf(f.Fault)
+	s.mu.Lock()
+	size := s.size()
+	ok := !s.closed && size < l.limit
+	if ok {
+		s.addFlow(f, took, detail)
+	}
+	l.leave(s, size, ok)
+}
+
+// shard returns one to leave a line in.
+func (l *Log) shard() *shard {
+	if n := len(l.shards); n > 1 {
+		return &l.shards[rand.IntN(n)]
+	}
+	return &l.shards[0]
+}
+
+// leave unlocks a shard, which was of this size before, and wakes the writer where that is due.
+func (l *Log) leave(s *shard, size int, ok bool) {
 	first, half := size == 0, s.size() >= l.limit/2
 	s.mu.Unlock()
 	switch {

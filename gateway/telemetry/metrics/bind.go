@@ -13,7 +13,7 @@ import (
 
 const (
 	maxBinds  = 1024
-	protocols = int(exchange.HTTP3) + 1
+	protocols = exchange.Protos
 )
 
 // Bind counts what comes in by one socket, by protocol. Its methods are safe for concurrent use and do not allocate.

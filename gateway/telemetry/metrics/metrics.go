@@ -51,6 +51,7 @@ type Set struct {
 	handler  http.Handler
 
 	routes   *routes
+	flows    *flows
 	clusters *clusters
 	binds    *binds
 	faults   *faults
@@ -69,6 +70,7 @@ func New(o Options) (*Set, error) {
 	s := &Set{
 		registry: prometheus.NewRegistry(),
 		routes:   newRoutes(o.MaxLabelSets, clusters),
+		flows:    newFlows(o.MaxLabelSets, clusters),
 		clusters: clusters,
 		binds:    newBinds(),
 		faults:   newFaults(),
@@ -80,7 +82,7 @@ func New(o Options) (*Set, error) {
 		ConstLabels: prometheus.Labels{"version": clean(o.Version), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
 	for _, c := range []prometheus.Collector{
-		s.routes, s.clusters, s.binds, s.faults, s.config, build,
+		s.routes, s.flows, s.clusters, s.binds, s.faults, s.config, build,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {

@@ -145,6 +145,7 @@ func (s *Set) Unmatched() *Handles { return s.routes.unmatched }
 // Sweep forgets every Handles that is not in use, and the clusters that only those led to: their series end. Exchanges that still
 // hold one may go on writing to it; nobody reads it any more. Call it after a snapshot took over, with the Handles of every snapshot
 // that new exchanges may still enter, from the goroutine that compiles snapshots: Handles resolved meanwhile and not in use are swept.
+// The clusters of flows stay: SweepFlows comes first.
 func (s *Set) Sweep(inUse iter.Seq[*Handles]) {
 	keep := map[*Handles]bool{}
 	clusters := map[string]bool{}
@@ -158,6 +159,7 @@ func (s *Set) Sweep(inUse iter.Seq[*Handles]) {
 	r.mu.Lock()
 	maps.DeleteFunc(r.sets, func(_ labelSet, h *Handles) bool { return !keep[h] })
 	r.mu.Unlock()
+	s.flows.addClusters(clusters)
 	s.clusters.sweep(clusters)
 }
 

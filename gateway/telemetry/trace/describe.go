@@ -21,7 +21,7 @@ const (
 
 // describe gives a span its name, attributes and status by the HTTP semantic conventions for servers, and what only a gateway knows
 // under "gatehouse.". The query is left out: it carries secrets.
-func describe(span oteltrace.Span, x *exchange.Exchange, authority string) {
+func (t *Tracer) describe(span oteltrace.Span, x *exchange.Exchange, authority string) {
 	head := exchange.Head{Authority: authority}
 	path, _, _ := strings.Cut(x.Req.Target, "?")
 	a := append(make([]attribute.KeyValue, 0, 24),
@@ -58,9 +58,10 @@ func describe(span oteltrace.Span, x *exchange.Exchange, authority string) {
 		name += " " + route
 		a = append(a, semconv.HTTPRoute(route), attribute.String("gatehouse.rule", text(x.Route.Rule)))
 	}
-	span.SetName(name)
-	span.SetAttributes(appendOutcome(a, x)...)
-	if x.Resp.Status >= 500 {
+	span.SetName(t.nameOr(name))
+	span.SetAttributes(t.appendOwn(appendOutcome(a, x), x.Req.Fields)...)
+	// A gRPC call that failed is answered 200.
+	if x.Resp.Status >= 500 || x.Fault != nil && x.Fault.Status >= 500 {
 		span.SetStatus(codes.Error, faultKind(x))
 	}
 }

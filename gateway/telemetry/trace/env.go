@@ -47,17 +47,24 @@ type settings struct {
 type sampler struct {
 	// followParent takes the decision that the request carries, if it carries one.
 	followParent bool
+	// thinsParents takes only a share of what a caller sampled: of the callers' span ids, which have nothing to do with how the callers
+	// chose, those whose last 63 bits (less one) are smaller than parentsBelow.
+	thinsParents bool
+	parentsBelow uint64
 	// below is the share of the 63-bit numbers: ids whose last 63 bits (less one) are smaller are recorded.
 	below uint64
 }
 
 // newSampler makes a sampler for a share from 0 to 1.
 func newSampler(followParent bool, share float64) sampler {
-	return sampler{followParent, uint64(share * (1 << 63))}
+	return sampler{followParent: followParent, below: shareBelow(share)}
 }
 
 func (s sampler) sample(in *incoming) bool {
 	if s.followParent && in.sampling != samplingOpen {
+		if s.thinsParents && in.sampling == samplingYes && binary.BigEndian.Uint64(in.span[:])>>1 >= s.parentsBelow {
+			return false
+		}
 		return in.sampling != samplingNo
 	}
 	return binary.BigEndian.Uint64(in.trace[len(in.trace)/2:])>>1 < s.below

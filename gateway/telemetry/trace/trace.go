@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -36,13 +37,20 @@ type Options struct {
 
 // Tracer begins spans. Its methods are safe for concurrent use.
 type Tracer struct {
+	options Options
+	// counts are shared with the Tracers that are derived from this one.
+	counts      *counts
 	propagation propagation
+	// Of a Tracer for some of the exchanges: what its spans are called, and what they get beside the usual.
+	spanName   string
+	attributes []Attribute
 
 	// What follows is nil when tracing is off.
-	provider *sdktrace.TracerProvider
-	sdk      oteltrace.Tracer
-	exporter *countingExporter
-	sampler  sampler
+	provider  *sdktrace.TracerProvider
+	processor sdktrace.SpanProcessor // the provider's
+	sdk       oteltrace.Tracer
+	exporter  *countingExporter
+	sampler   sampler
 }
 
 // New returns a Tracer, which is off unless the environment sets an endpoint. It does not wait for the collector.
@@ -50,7 +58,7 @@ func New(ctx context.Context, o Options) (*Tracer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	t := &Tracer{propagation: defaultPropagation()}
+	t := &Tracer{options: o, counts: &counts{}, propagation: defaultPropagation(), sampler: newSampler(true, defaultRatio)}
 	if !o.FromEnv {
 		return t, nil
 	}
@@ -76,7 +84,8 @@ func (t *Tracer) Shutdown(ctx context.Context) error {
 	if t.provider == nil {
 		return nil
 	}
-	return t.provider.Shutdown(ctx)
+	// The provider alone would not even begin when ctx is over, and leave its goroutine behind.
+	return errors.Join(t.processor.Shutdown(ctx), t.provider.Shutdown(ctx))
 }
 
 // Span is one exchange's place in its trace. The zero Span, and every Span while tracing is off, does nothing.
@@ -149,7 +158,7 @@ func (s *Span) End(x *exchange.Exchange, took time.Duration, authority string) {
 	if s.sdk == nil {
 		return
 	}
-	describe(s.sdk, x, authority)
+	s.tracer.describe(s.sdk, x, authority)
 	s.sdk.End(oteltrace.WithTimestamp(x.Start.Add(took)))
 }
 
