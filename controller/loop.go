@@ -2,6 +2,9 @@
 // publishes the result and keeps a report of what came of it.
 //
 //	source -> Loop (coalescing) -> translator -> publish -> ack -> Report
+//
+// The loop is the same for a folder with the data plane in this process and for a cluster with the proxies of many Gateways. What differs is
+// the Source and the Publisher: in a cluster the source is told which Secrets a plan wants (Wanter), and acks come in over time (Refresh).
 package controller
 
 import (
@@ -26,6 +29,23 @@ type Source interface {
 	Watch(ctx context.Context, changed func(*source.State)) error
 }
 
+// Wanter is a Source that reads some objects only when they are asked for.
+type Wanter interface {
+	// Want says which: all that the newest plan wants. It returns false when some of them are not known yet; then another state follows
+	// shortly, and what was made of this one is held back.
+	Want(refs []config.Origin) bool
+}
+
+// Publisher hands plans to the proxies, one at a time.
+type Publisher interface {
+	// Publish hands the next plan over and returns what is known of how it was taken.
+	Publish(ctx context.Context, p *plan.Plan) publish.Ack
+	// Ack returns what is known by now.
+	Ack() publish.Ack
+	// Running returns the configuration in effect.
+	Running() *config.Config
+}
+
 // Translator makes a plan out of a state. It is called from one goroutine.
 type Translator interface {
 	Translate(*source.State) *plan.Plan
@@ -45,26 +65,33 @@ type Report struct {
 	Config *config.Config `json:"config"`
 	// Serving says whether anything can be served: some listener is bound, or there is none to bind.
 	Serving bool `json:"serving"`
+
+	// Plan is what the version came from, and Took is how long translating and publishing it took.
+	Plan *plan.Plan    `json:"-"`
+	Took time.Duration `json:"-"`
 }
 
 // Loop runs a translator on a source's states. Report is safe for concurrent use; Run is called once.
 type Loop struct {
 	source     Source
 	translator Translator
-	publisher  *publish.Publisher
+	publisher  Publisher
 	logger     *slog.Logger
 	onReport   func(*Report)
+	acked      chan struct{} // has room for one: acks came in
 
 	report atomic.Pointer[Report]
 	logged map[problem.Problem]bool // what the log has said; Run's goroutine only
+	state  *source.State            // that the report came from; Run's goroutine only
 }
 
 // New returns a Loop. onReport, if not nil, gets every Report from the loop's goroutine.
-func New(s Source, t Translator, p *publish.Publisher, logger *slog.Logger, onReport func(*Report)) *Loop {
+func New(s Source, t Translator, p Publisher, logger *slog.Logger, onReport func(*Report)) *Loop {
 	if onReport == nil {
 		onReport = func(*Report) {}
 	}
-	l := &Loop{source: s, translator: t, publisher: p, logger: logger, onReport: onReport, logged: map[problem.Problem]bool{}}
+	l := &Loop{source: s, translator: t, publisher: p, logger: logger, onReport: onReport, acked: make(chan struct{}, 1),
+		logged: map[problem.Problem]bool{}}
 	l.report.Store(&Report{Config: &config.Config{}, Problems: []problem.Problem{}})
 	return l
 }
@@ -100,38 +127,94 @@ func (l *Loop) Run(ctx context.Context) error {
 			newest <- s // Watch calls from one goroutine: there is room
 		})
 	}()
+	var due <-chan time.Time
 	for {
 		select {
 		case s := <-newest:
 			l.apply(ctx, s)
+		case <-l.acked:
+			if due == nil { // many proxies answer within a moment
+				due = time.After(refreshDelay)
+			}
+		case <-due:
+			due = nil
+			l.refresh()
 		case err := <-failed:
 			return err
 		}
 	}
 }
 
+// refreshDelay is how long acks gather before the report is made anew.
+const refreshDelay = 200 * time.Millisecond
+
+// Refresh says that proxies acknowledged or refused something since: the report is made anew, without translating.
+func (l *Loop) Refresh() {
+	select {
+	case l.acked <- struct{}{}:
+	default: // a refresh is due already
+	}
+}
+
 func (l *Loop) apply(ctx context.Context, s *source.State) {
 	began := time.Now()
 	planned := l.translator.Translate(s)
-	ack := l.publisher.Publish(ctx, planned.Config)
-	report := &Report{
-		Version:  ack.Version,
-		Applied:  time.Now(),
-		Config:   l.publisher.Running(),
-		Problems: Problems(s, planned, ack.Applied, time.Now()),
-		Serving:  len(ack.Applied.Listeners) == 0 || len(ack.Applied.Listeners) < len(planned.Config.Listeners),
+	if w, ok := l.source.(Wanter); ok && !w.Want(planned.Wants) {
+		l.logger.Debug("held back until the objects that it refers to are read", "objects", len(planned.Wants))
+		return
 	}
+	ack := l.publisher.Publish(ctx, planned)
+	report := l.reported(s, planned, ack)
+	report.Applied, report.Took = time.Now(), time.Since(began)
 	if ack.Err != nil {
 		before := l.Report()
 		report.Refused, report.Applied, report.Serving = ack.Err.Error(), before.Applied, before.Serving
 		l.logger.Error("configuration refused", "version", ack.Version, "error", ack.Err)
 	} else {
-		l.logger.Info("configuration applied", "version", ack.Version, "listeners", len(planned.Config.Listeners),
-			"clusters", len(planned.Config.Clusters), "problems", len(report.Problems), "took", time.Since(began).Round(time.Microsecond).String())
+		level := slog.LevelInfo
+		if before := l.Report().Plan; before != nil && sameConfig(before.Config, planned.Config) {
+			level = slog.LevelDebug // a change that concerns none of it, of which a cluster has many
+		}
+		l.logger.Log(ctx, level, "configuration applied", "version", ack.Version, "listeners", len(planned.Config.Listeners),
+			"clusters", len(planned.Config.Clusters), "problems", len(report.Problems), "took", report.Took.Round(time.Microsecond).String())
 	}
-	l.log(report.Problems)
-	l.report.Store(report)
-	l.onReport(report)
+	l.state = s
+	l.publishReport(report)
+}
+
+// sameConfig compares by identity.
+func sameConfig(a, b *config.Config) bool {
+	return slices.Equal(a.Listeners, b.Listeners) && slices.Equal(a.Clusters, b.Clusters) && slices.Equal(a.Certificates, b.Certificates)
+}
+
+// refresh makes the last report anew with what proxies have said since.
+func (l *Loop) refresh() {
+	before := l.Report()
+	if l.state == nil {
+		return
+	}
+	report := l.reported(l.state, before.Plan, l.publisher.Ack())
+	report.Applied, report.Refused, report.Took = before.Applied, before.Refused, before.Took
+	if report.Refused != "" {
+		report.Serving = before.Serving
+	}
+	l.publishReport(report)
+}
+
+func (l *Loop) reported(s *source.State, p *plan.Plan, ack publish.Ack) *Report {
+	return &Report{
+		Version:  ack.Version,
+		Config:   l.publisher.Running(),
+		Problems: Problems(s, p, ack.Applied, time.Now()),
+		Serving:  len(ack.Applied.Listeners) == 0 || len(ack.Applied.Listeners) < len(p.Config.Listeners),
+		Plan:     p,
+	}
+}
+
+func (l *Loop) publishReport(r *Report) {
+	l.log(r.Problems)
+	l.report.Store(r)
+	l.onReport(r)
 }
 
 // log says each problem once, when it appears, and when it is gone.
@@ -139,8 +222,8 @@ func (l *Loop) log(problems []problem.Problem) {
 	now := make(map[problem.Problem]bool, len(problems))
 	for _, p := range problems {
 		if !l.logged[p] && !now[p] {
-			l.logger.Warn("set aside", "object", p.Object(), "field", p.Field, "reason", p.Reason, "message", p.Message,
-				"file", p.File, "line", p.Line, "what", p.SetAside)
+			l.logger.Warn("set aside", place(p, "object", p.Object(), "field", p.Field, "reason", p.Reason, "message", p.Message,
+				"what", p.SetAside)...)
 		}
 		now[p] = true
 	}
@@ -150,6 +233,14 @@ func (l *Loop) log(problems []problem.Problem) {
 		}
 	}
 	l.logged = now
+}
+
+// place adds where a problem stands, if it came from a file.
+func place(p problem.Problem, attributes ...any) []any {
+	if p.File != "" {
+		attributes = append(attributes, "file", p.File, "line", p.Line)
+	}
+	return attributes
 }
 
 // Problems collects what the source, the translator and the proxy found, sorted.

@@ -7,6 +7,7 @@ import (
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"gatehouse.dev/gatehouse/auth/extauthz"
 	"gatehouse.dev/gatehouse/controller/problem"
 	"gatehouse.dev/gatehouse/filters"
 	"gatehouse.dev/gatehouse/filters/cors"
@@ -106,8 +107,10 @@ func (b *routeBuilder) filter(at string, f *gatewayv1.HTTPRouteFilter, matches [
 		}
 		return cors.Kind, corsConfig(f.CORS), nil
 	case gatewayv1.HTTPRouteFilterExternalAuth:
-		return "", nil, invalidFilter(".externalAuth", "external authorization is not served by this version, and requests must not pass "+
-			"without it; remove the filter")
+		if f.ExternalAuth == nil {
+			return missing()
+		}
+		return extauthz.Kind, b.extAuth(at, f.ExternalAuth), nil
 	case gatewayv1.HTTPRouteFilterExtensionRef:
 		return "", nil, invalidFilter(".extensionRef", "this version has no extension filters, and requests must not pass without it; "+
 			"remove the filter")

@@ -24,6 +24,13 @@ type gateway struct {
 	// refused is the reason that the whole Gateway is set aside for; "" for none.
 	refused        problem.Reason
 	refusedMessage string
+	// sets are its accepted ListenerSets, in order of precedence.
+	sets []*listenerSet
+	// planned is what the Plan says of the Gateway beside its ports.
+	planned plan.Gateway
+	// client is the certificate that backends are shown, nil for none; clientFault is why there is none although one is asked for.
+	client      *config.Certificate
+	clientFault fault
 }
 
 // buildGateway adds a Gateway and its listeners to the view.
@@ -35,52 +42,14 @@ func (p *pass) buildGateway(v *view, key types.NamespacedName, obj *gatewayv1.Ga
 		created: obj.CreationTimestamp.Time,
 	}
 	v.gateways[key] = g
-	g.readAddresses(v)
-	if obj.Spec.Infrastructure != nil && obj.Spec.Infrastructure.ParametersRef != nil {
-		ref := obj.Spec.Infrastructure.ParametersRef
-		g.refuse(v, "spec.infrastructure.parametersRef", problem.InvalidParameters,
-			"kind %q is not one that this version reads; remove parametersRef", ref.Kind)
-	}
-	if tls := obj.Spec.TLS; tls != nil && tls.Backend != nil {
-		v.problem(gatewayProblem(obj, "spec.tls.backend", problem.UnsupportedValue, "the client certificate",
-			"this version presents no client certificate to backends, so a backend that asks for one refuses its connections; "+
-				"remove the field"))
-	}
-	if scope := obj.Spec.DefaultScope; scope != "" && scope != gatewayv1.GatewayDefaultScopeNone {
-		v.problem(gatewayProblem(obj, "spec.defaultScope", problem.UnsupportedValue, "the default scope",
-			"this version claims no routes by default; name this Gateway in each route's spec.parentRefs"))
-	}
+	g.plan()
+	p.readAddresses(v, g)
+	p.readParameters(v, g)
+	p.readClientCertificate(v, g)
 	for i := range obj.Spec.Listeners {
-		l := p.buildListener(v, g, i)
+		l := p.buildListener(v, g, nil, i, &obj.Spec.Listeners[i])
 		g.listeners = append(g.listeners, l)
 		v.listeners = append(v.listeners, l)
-	}
-}
-
-// readAddresses reads spec.addresses. One that cannot be bound refuses the Gateway as a whole: all listeners must be available on all
-// addresses (Gateway API: GatewaySpec.addresses, GatewayReasonUnsupportedAddress), and binding fewer or more than asked would serve
-// where nobody expects it.
-func (g *gateway) readAddresses(v *view) {
-	for i, a := range g.obj.Spec.Addresses {
-		field := fmt.Sprintf("spec.addresses[%d]", i)
-		kind := gatewayv1.IPAddressType
-		if a.Type != nil {
-			kind = *a.Type
-		}
-		ip, err := netip.ParseAddr(a.Value)
-		switch {
-		case kind != gatewayv1.IPAddressType:
-			g.refuse(v, field+".type", problem.UnsupportedAddress, "type %q cannot be bound; use IPAddress", kind)
-		case a.Routability != "":
-			g.refuse(v, field+".routability", problem.UnsupportedAddress, "routability %q is not served; remove it", a.Routability)
-		case err != nil || ip.Zone() != "":
-			g.refuse(v, field+".value", problem.UnsupportedAddress,
-				"%q is not an IP address; write one of this machine's, or leave spec.addresses out for all interfaces", a.Value)
-		case ip.IsMulticast():
-			g.refuse(v, field+".value", problem.UnsupportedAddress, "%s is a multicast address, which cannot be bound", ip)
-		default:
-			g.addresses = append(g.addresses, ip.Unmap())
-		}
 	}
 }
 
@@ -93,8 +62,8 @@ func (g *gateway) refuse(v *view, field string, reason problem.Reason, format st
 	v.problem(one)
 }
 
-// outcome sums up the listeners.
-func (g *gateway) outcome() plan.Outcome {
+// judge sums up the Gateway's own listeners in the conditions Accepted and ResolvedRefs. Those of its ListenerSets are theirs.
+func (g *gateway) judge() (accepted, resolved plan.Condition) {
 	var invalid, unresolved []string
 	for _, l := range g.listeners {
 		if !l.accepted.Status || l.conflicted.Status {
@@ -104,40 +73,47 @@ func (g *gateway) outcome() plan.Outcome {
 			unresolved = append(unresolved, string(l.spec.Name))
 		}
 	}
-	accepted := condition(gatewayv1.GatewayConditionAccepted, true, gatewayv1.GatewayReasonAccepted, "")
+	accepted = condition(gatewayv1.GatewayConditionAccepted, true, gatewayv1.GatewayReasonAccepted, "")
 	switch {
 	case g.refused != "":
 		accepted = condition(gatewayv1.GatewayConditionAccepted, false, g.refused, g.refusedMessage)
 	case len(invalid) > 0:
-		message := "listeners set aside: " + strings.Join(invalid, ", ")
-		accepted = condition(gatewayv1.GatewayConditionAccepted, len(invalid) < len(g.listeners),
-			gatewayv1.GatewayReasonListenersNotValid, message)
+		accepted = condition(gatewayv1.GatewayConditionAccepted, len(invalid) < len(g.listeners), gatewayv1.GatewayReasonListenersNotValid,
+			listenersAside(invalid))
 	}
-	resolved := condition(gatewayv1.GatewayConditionResolvedRefs, true, gatewayv1.GatewayReasonResolvedRefs, "")
-	if len(unresolved) > 0 {
+	resolved = condition(gatewayv1.GatewayConditionResolvedRefs, true, gatewayv1.GatewayReasonResolvedRefs, "")
+	switch {
+	case g.clientFault.reason != "":
+		resolved = condition(gatewayv1.GatewayConditionResolvedRefs, false, g.clientFault.reason,
+			"spec.tls.backend.clientCertificateRef: "+g.clientFault.message)
+	case len(unresolved) > 0:
 		resolved = condition(gatewayv1.GatewayConditionResolvedRefs, false, gatewayv1.GatewayReasonListenersNotResolved,
 			"listeners with references that do not resolve: "+strings.Join(unresolved, ", "))
 	}
-	return plan.Outcome{
-		Object:         g.origin,
-		Parent:         config.Origin{Kind: "GatewayClass", Name: string(g.obj.Spec.GatewayClassName)},
-		Conditions:     []plan.Condition{accepted, resolved},
-		AttachedRoutes: -1,
-	}
+	return accepted, resolved
 }
 
-// clientValidation returns the client certificate validation for HTTPS on a port: that of the port, or the default (Gateway API:
-// FrontendTLSConfig).
-func (g *gateway) clientValidation(port int32) *gatewayv1.FrontendTLSValidation {
-	if g.obj.Spec.TLS == nil || g.obj.Spec.TLS.Frontend == nil {
-		return nil
+func listenersAside(names []string) string {
+	return "listeners set aside: " + strings.Join(names, ", ")
+}
+
+// outcome is the Gateway's, under its class.
+func (g *gateway) outcome() plan.Outcome {
+	accepted, resolved := g.judge()
+	conditions := []plan.Condition{accepted, resolved}
+	if insecure := g.insecureCondition(); insecure != nil {
+		conditions = append(conditions, *insecure)
 	}
-	for _, per := range g.obj.Spec.TLS.Frontend.PerPort {
-		if per.Port == port {
-			return per.TLS.Validation
-		}
+	if g.isDefault() {
+		conditions = append(conditions, g.defaultCondition())
 	}
-	return g.obj.Spec.TLS.Frontend.Default.Validation
+	return plan.Outcome{
+		Object:               g.origin,
+		Parent:               config.Origin{Kind: "GatewayClass", Name: string(g.obj.Spec.GatewayClassName)},
+		Conditions:           conditions,
+		AttachedRoutes:       -1,
+		AttachedListenerSets: len(g.sets),
+	}
 }
 
 func gatewayProblem(obj *gatewayv1.Gateway, field string, reason problem.Reason, setAside, format string, args ...any) problem.Problem {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/types"
 
+	"gatehouse.dev/gatehouse/auth/extauthz"
 	"gatehouse.dev/gatehouse/controller/plan"
 	"gatehouse.dev/gatehouse/controller/source"
 	"gatehouse.dev/gatehouse/controller/source/schema"
@@ -158,7 +159,7 @@ func load(t *testing.T, v *schema.Validator, file string) *source.State {
 // testFilters are the filters that cmd lists.
 func testFilters(t testing.TB) *filters.Set {
 	t.Helper()
-	set, err := filters.NewSet(headers.RequestSpec(), headers.ResponseSpec(), redirect.Spec(), rewrite.Spec(), mirror.Spec(), cors.Spec())
+	set, err := filters.NewSet(headers.RequestSpec(), headers.ResponseSpec(), redirect.Spec(), rewrite.Spec(), mirror.Spec(), cors.Spec(), extauthz.Spec())
 	if err != nil {
 		t.Fatal(err)
 	}

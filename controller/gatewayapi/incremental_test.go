@@ -42,7 +42,7 @@ func world(n int) *source.State {
 	for i := range n {
 		addApp(st, fmt.Sprintf("app-%04d", i))
 	}
-	for _, kind := range kindNames {
+	for _, kind := range source.Kinds() {
 		st.Revisions[kind] = 1
 	}
 	return st
@@ -111,9 +111,11 @@ func TestIncrementalEqualsFull(t *testing.T) {
 		{"route is deleted", "HTTPRoute", func(st *source.State) { delete(st.HTTPRoutes, key("app-0000")) }},
 		{"service disappears", "Service", func(st *source.State) { delete(st.Services, key(name)) }},
 		{"service comes back with TLS", "Service", func(st *source.State) {
-			st.Services[key(name)] = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "shop",
-				Annotations: map[string]string{AnnotationCA: "ca"}},
+			st.Services[key(name)] = &corev1.Service{ObjectMeta: meta(name),
 				Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80, AppProtocol: ref("https")}}}}
+		}},
+		{"a policy says whom to trust", "BackendTLSPolicy", func(st *source.State) {
+			st.BackendTLSPolicies[key("tls")] = backendPolicy("tls", name, "ca")
 		}},
 		{"CA is not PEM", "ConfigMap", func(st *source.State) {
 			st.ConfigMaps[key("ca")] = &corev1.ConfigMap{ObjectMeta: meta("ca"), Data: map[string]string{caKey: "nothing"}}

@@ -9,61 +9,65 @@ import (
 	"gatehouse.dev/gatehouse/controller/source"
 )
 
-// kind is a kind of object that a translation reads.
-type kind int
+// kind is a kind of object that a translation reads, one of source.Kinds.
+type kind string
 
 const (
-	gatewayClasses kind = iota
-	gateways
-	httpRoutes
-	referenceGrants
-	xBackends
-	services
-	endpointSlices
-	secrets
-	configMaps
-	namespaces
-	kinds
+	gatewayClasses          kind = "GatewayClass"
+	gateways                kind = "Gateway"
+	listenerSets            kind = "ListenerSet"
+	httpRoutes              kind = "HTTPRoute"
+	grpcRoutes              kind = "GRPCRoute"
+	tlsRoutes               kind = "TLSRoute"
+	tcpRoutes               kind = "TCPRoute"
+	udpRoutes               kind = "UDPRoute"
+	referenceGrants         kind = "ReferenceGrant"
+	backendTLSPolicies      kind = "BackendTLSPolicy"
+	xBackends               kind = "XBackend"
+	xBackendTrafficPolicies kind = "XBackendTrafficPolicy"
+	xTelemetryPolicies      kind = "XTelemetryPolicy"
+	gatewayParameters       kind = "GatewayParameters"
+	services                kind = "Service"
+	endpointSlices          kind = "EndpointSlice"
+	pods                    kind = "Pod"
+	secrets                 kind = "Secret"
+	configMaps              kind = "ConfigMap"
+	clusterTrustBundles     kind = "ClusterTrustBundle"
+	namespaces              kind = "Namespace"
 )
 
-// kindNames are the keys of State.Revisions.
-var kindNames = [kinds]string{"GatewayClass", "Gateway", "HTTPRoute", "ReferenceGrant", "XBackend", "Service", "EndpointSlice", "Secret",
-	"ConfigMap", "Namespace"}
-
-// sizes counts the objects of each kind.
-func sizes(st *source.State) [kinds]int {
-	return [kinds]int{len(st.GatewayClasses), len(st.Gateways), len(st.HTTPRoutes), len(st.ReferenceGrants), len(st.XBackends),
-		len(st.Services), len(st.EndpointSlices), len(st.Secrets), len(st.ConfigMaps), len(st.Namespaces)}
-}
-
 // revisions remembers State.Revisions of the State before, and how many objects there were.
-type revisions struct {
-	seen bool
-	last [kinds]revision
-}
+type revisions map[kind]revision
 
 type revision struct {
 	number uint64
 	size   int
 }
 
-// changes tells which kinds differ from the State before.
-type changes [kinds]bool
+// changes are the kinds that differ from the State before.
+type changes map[kind]bool
 
 // update compares st with the State before and remembers it. A State whose source counts no revisions for a kind that it holds is
 // taken as changed.
-func (r *revisions) update(st *source.State) (out changes) {
-	for k, size := range sizes(st) {
-		now := revision{st.Revisions[kindNames[k]], size}
-		out[k] = !r.seen || now != r.last[k] || now.number == 0 && size > 0
-		r.last[k] = now
+func (r *revisions) update(st *source.State) changes {
+	first := *r == nil
+	if first {
+		*r = make(revisions)
 	}
-	r.seen = true
+	out := make(changes)
+	for _, name := range source.Kinds() {
+		k := kind(name)
+		now := revision{st.Revisions[name], st.Size(name)}
+		if first || now != (*r)[k] || now.number == 0 && now.size > 0 {
+			out[k] = true
+		}
+		(*r)[k] = now
+	}
 	return out
 }
 
 // any reports whether one of the kinds changed.
-func (c *changes) any(list ...kind) bool {
+func (c changes) any(list ...kind) bool {
 	for _, k := range list {
 		if c[k] {
 			return true

@@ -1,34 +1,50 @@
 package gatewayapi
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"gatehouse.dev/gatehouse/controller/plan"
 	"gatehouse.dev/gatehouse/controller/problem"
+	"gatehouse.dev/gatehouse/controller/source"
 	"gatehouse.dev/gatehouse/gateway/config"
 	"gatehouse.dev/gatehouse/routing"
 )
 
-// route is one HTTPRoute, translated (the first half), and where it attaches (the second).
+// routeKey names a route.
+type routeKey struct{ kind, namespace, name string }
+
+// route is one route object, translated (the first half), and where it attaches (the second).
 type route struct {
-	key types.NamespacedName
-	obj *gatewayv1.HTTPRoute
+	key routeKey
+	obj metav1.Object
 	at  place
 	// next is the object in the State of this pass, seen the pass.
-	next *gatewayv1.HTTPRoute
+	next metav1.Object
 	seen uint64
 
-	config *config.Route
+	// config is what an HTTPRoute or GRPCRoute became, streams what a TLSRoute, TCPRoute or UDPRoute did.
+	config  *config.Route
+	streams []*config.StreamRoute
+	// hostnames are lower case; none means every one of the listener.
+	hostnames []string
+	// claimed are the hostnames, or "" for every one; above are the wildcards that cover one of them. See web.go.
+	claimed, above []string
 	// uses are the references that were followed: as long as they lead to the same, the route is the same.
 	uses []backendUse
 	// targets are those that the rules lead to, each once.
-	targets  []*target
+	targets []*target
+	// variants are its copies for listeners that reach clusters in another way, joined the variants that it has in this pass.
+	variants map[variant]*variantRoute
+	joined   []variant
 	problems []problem.Problem
 	// accepted is whether at least one rule does what it says.
 	accepted bool
@@ -36,26 +52,49 @@ type route struct {
 	invalid  string
 	resolved plan.Condition
 
-	view     *view
-	attached []*listener
+	view *view
+	// attached are the listeners of all attachments, each once.
+	attached    []*listener
+	attachments []attachment
 	// attachProblems belong to the parentRefs.
 	attachProblems []problem.Problem
 	outcomes       []plan.Outcome
 }
 
 type backendUse struct {
-	ref gatewayv1.BackendObjectReference
-	got resolution
+	ref     gatewayv1.BackendObjectReference
+	carries carries
+	got     resolution
+}
+
+// origin names the route; rule is not set.
+func (p *pass) routeOrigin(rt *route) config.Origin {
+	return p.origin(rt.key.kind, rt.key.namespace, rt.key.name, rt.obj.GetGeneration(), "")
+}
+
+// routeSpec returns what routes of all kinds have in common.
+func routeSpec(obj metav1.Object) *gatewayv1.CommonRouteSpec {
+	switch o := obj.(type) {
+	case *gatewayv1.HTTPRoute:
+		return &o.Spec.CommonRouteSpec
+	case *gatewayv1.GRPCRoute:
+		return &o.Spec.CommonRouteSpec
+	case *gatewayv1.TLSRoute:
+		return &o.Spec.CommonRouteSpec
+	case *gatewayv1.TCPRoute:
+		return &o.Spec.CommonRouteSpec
+	case *gatewayv1.UDPRoute:
+		return &o.Spec.CommonRouteSpec
+	}
+	return &gatewayv1.CommonRouteSpec{}
 }
 
 // buildRoutes brings every route up to date.
 func (p *pass) buildRoutes() {
-	if p.changed.any(httpRoutes) {
-		p.listRoutes()
-	}
-	targetsChanged := p.changed.any(services, xBackends, configMaps, referenceGrants)
+	p.listRoutes()
+	targetsChanged := p.changed.any(services, xBackends, configMaps, referenceGrants, pods, secrets, backendTLSPolicies, clusterTrustBundles)
 	for _, rt := range p.order {
-		at := p.place("HTTPRoute", rt.key.Namespace, rt.key.Name)
+		at := p.place(rt.key.kind, rt.key.namespace, rt.key.name)
 		changed := rt.obj != rt.next || targetsChanged && p.leadsElsewhere(rt)
 		moved := rt.at != at
 		rt.obj, rt.at = rt.next, at
@@ -67,92 +106,151 @@ func (p *pass) buildRoutes() {
 		}
 		if changed || moved || rt.view != p.view {
 			p.attach(rt)
+			p.webTouched = true
 		}
 	}
 }
 
 // listRoutes takes in new routes and drops deleted ones.
 func (p *pass) listRoutes() {
-	reorder := false
-	for key, obj := range p.st.HTTPRoutes {
-		rt := p.routes[key]
-		switch {
-		case rt == nil:
-			rt = &route{key: key}
-			p.routes[key] = rt
-			p.Translator.order = append(p.order, rt)
-			reorder = true
-		case !rt.next.CreationTimestamp.Equal(&obj.CreationTimestamp):
-			reorder = true
+	reorder, gone := false, make(map[string]bool)
+	list := func(k kind, objects func(yield func(types.NamespacedName, metav1.Object) bool)) {
+		if !p.changed.any(k) {
+			return
 		}
-		rt.next, rt.seen = obj, p.run
+		gone[string(k)] = true
+		for name, obj := range objects {
+			key := routeKey{string(k), name.Namespace, name.Name}
+			rt := p.routes[key]
+			switch {
+			case rt == nil:
+				rt = &route{key: key}
+				p.routes[key] = rt
+				p.Translator.order = append(p.order, rt)
+				reorder = true
+			case created(rt.next) != created(obj):
+				reorder = true
+			}
+			rt.next, rt.seen = obj, p.run
+		}
 	}
-	if len(p.order) > len(p.st.HTTPRoutes) {
+	list(httpRoutes, objectsOf(p.st.HTTPRoutes))
+	list(grpcRoutes, objectsOf(p.st.GRPCRoutes))
+	list(tlsRoutes, objectsOf(p.st.TLSRoutes))
+	list(tcpRoutes, objectsOf(p.st.TCPRoutes))
+	list(udpRoutes, objectsOf(p.st.UDPRoutes))
+	if len(gone) > 0 {
 		p.Translator.order = slices.DeleteFunc(p.order, func(rt *route) bool {
-			if rt.seen != p.run {
+			dropped := gone[rt.key.kind] && rt.seen != p.run
+			if dropped {
+				p.webTouched = true
 				delete(p.routes, rt.key)
 			}
-			return rt.seen != p.run
+			return dropped
 		})
 	}
 	if reorder {
-		slices.SortFunc(p.order, func(a, b *route) int {
-			return plan.ByPrecedence(a.next.CreationTimestamp.Time, config.Origin{Namespace: a.key.Namespace, Name: a.key.Name},
-				b.next.CreationTimestamp.Time, config.Origin{Namespace: b.key.Namespace, Name: b.key.Name})
-		})
+		p.webTouched = true
+		slices.SortFunc(p.order, compareRoutes)
 	}
+}
+
+// objectsOf yields objects without their type.
+func objectsOf[T metav1.Object](objects source.Objects[T]) func(yield func(types.NamespacedName, metav1.Object) bool) {
+	return func(yield func(types.NamespacedName, metav1.Object) bool) {
+		for key, obj := range objects {
+			if !yield(key, obj) {
+				return
+			}
+		}
+	}
+}
+
+func created(obj metav1.Object) time.Time { return obj.GetCreationTimestamp().Time }
+
+// compareRoutes orders by precedence; of two kinds under one name, it is the kind that decides.
+func compareRoutes(a, b *route) int {
+	return cmp.Or(plan.ByPrecedence(created(a.next), config.Origin{Namespace: a.key.namespace, Name: a.key.name},
+		created(b.next), config.Origin{Namespace: b.key.namespace, Name: b.key.name}), cmp.Compare(a.key.kind, b.key.kind))
 }
 
 // leadsElsewhere reports whether a reference of the route resolves differently than when it was translated.
 func (p *pass) leadsElsewhere(rt *route) bool {
-	return slices.ContainsFunc(rt.uses, func(use backendUse) bool { return p.resolve(rt.key.Namespace, use.ref) != use.got })
+	return slices.ContainsFunc(rt.uses, func(use backendUse) bool {
+		return p.resolveFor(rt.key.kind, rt.key.namespace, use.ref, use.carries) != use.got
+	})
 }
 
 // translateRoute translates the object. A result equal to the one before keeps its pointer.
 func (p *pass) translateRoute(rt *route) {
-	obj := rt.obj
 	b := &routeBuilder{
-		pass: p, obj: obj,
+		pass: p, key: rt.key,
 		resolved: condition(gatewayv1.RouteConditionResolvedRefs, true, gatewayv1.RouteReasonResolvedRefs, ""),
 	}
-	made := &config.Route{
-		Origin:  p.origin("HTTPRoute", obj.Namespace, obj.Name, obj.Generation, ""),
-		Created: obj.CreationTimestamp.Time,
+	origin := p.routeOrigin(rt)
+	var rules int
+	switch obj := rt.obj.(type) {
+	case *gatewayv1.HTTPRoute:
+		rules = b.webRoute(rt, origin, obj.Spec.Hostnames, len(obj.Spec.Rules), func(i int) *config.Rule {
+			if len(obj.Spec.Rules) == 0 {
+				return b.rule(i, &gatewayv1.HTTPRouteRule{})
+			}
+			return b.rule(i, &obj.Spec.Rules[i])
+		})
+	case *gatewayv1.GRPCRoute:
+		rules = b.webRoute(rt, origin, obj.Spec.Hostnames, len(obj.Spec.Rules), func(i int) *config.Rule {
+			if len(obj.Spec.Rules) == 0 {
+				return b.grpcRule(i, &gatewayv1.GRPCRouteRule{})
+			}
+			return b.grpcRule(i, &obj.Spec.Rules[i])
+		})
+	default:
+		rules = b.streamRoute(rt, origin)
 	}
-	hostsOK := b.hostnames(made)
-	rules := obj.Spec.Rules
-	if len(rules) == 0 {
-		// The schema's default: one rule for every request.
-		rules = []gatewayv1.HTTPRouteRule{{}}
-	}
-	for i := range rules {
-		if rule := b.rule(i, &rules[i]); rule != nil && hostsOK {
-			made.Rules = append(made.Rules, rule)
-		}
-	}
-	if scope := obj.Spec.UseDefaultGateways; scope != "" && scope != gatewayv1.GatewayDefaultScopeNone {
-		b.problem("spec.useDefaultGateways", problem.UnsupportedValue, "the default Gateways",
-			"this version has no default Gateways; name the Gateways in spec.parentRefs")
-	}
-	rt.accepted = hostsOK && len(b.bad) < len(rules)
+	rt.accepted = b.hostsOK && len(b.bad) < rules
+	rt.hostnames, rt.claimed, rt.above = b.hosts, claimedHosts(b.hosts), wildcardsAbove(b.hosts)
 	rt.uses, rt.targets, rt.problems, rt.resolved = b.uses, b.targets, b.problems, b.resolved
 	rt.invalid = b.summary()
+}
+
+// webRoute translates an HTTPRoute or GRPCRoute and returns how many rules there were. Without any, the schema's default is one rule for
+// every request.
+func (b *routeBuilder) webRoute(rt *route, origin config.Origin, hostnames []gatewayv1.Hostname, rules int, rule func(i int) *config.Rule) int {
+	b.readHostnames(hostnames)
+	made := &config.Route{Origin: origin, Created: created(rt.obj), Hostnames: b.hosts}
+	rules = max(rules, 1)
+	for i := range rules {
+		if one := rule(i); one != nil && b.hostsOK {
+			made.Rules = append(made.Rules, one)
+		}
+	}
 	if rt.config == nil || !reflect.DeepEqual(rt.config, made) {
 		rt.config = made
 	}
+	return rules
 }
 
 // relocate gives a route that only moved within its file a new Origin. Its rules stay the same pointers.
 func (p *pass) relocate(rt *route) {
-	moved := *rt.config
-	moved.Origin = p.origin("HTTPRoute", rt.key.Namespace, rt.key.Name, rt.obj.Generation, "")
-	rt.config = &moved
+	origin := p.routeOrigin(rt)
+	if rt.config != nil {
+		moved := *rt.config
+		moved.Origin = origin
+		rt.config = &moved
+	}
+	for i, stream := range rt.streams {
+		moved := *stream
+		moved.Origin = origin
+		rt.streams[i] = &moved
+	}
 }
 
 // routeBuilder collects what one translation of a route finds.
 type routeBuilder struct {
 	*pass
-	obj      *gatewayv1.HTTPRoute
+	key      routeKey
+	hosts    []string
+	hostsOK  bool
 	uses     []backendUse
 	targets  []*target
 	problems []problem.Problem
@@ -167,26 +265,30 @@ type badRule struct {
 	closed bool
 }
 
-// hostnames reads spec.hostnames. One that is no hostname is set aside; a route that has hostnames and is left with none serves
+// readHostnames reads spec.hostnames. One that is no hostname is set aside; a route that has hostnames and is left with none serves
 // nothing, for no hostname at all would be every host.
-func (b *routeBuilder) hostnames(made *config.Route) (ok bool) {
-	for i, h := range b.obj.Spec.Hostnames {
+func (b *routeBuilder) readHostnames(list []gatewayv1.Hostname) {
+	for i, h := range list {
 		host := strings.ToLower(string(h))
 		if err := routing.ValidateHost(host); err != nil || host == "" {
 			b.problem(fmt.Sprintf("spec.hostnames[%d]", i), problem.UnsupportedValue, "the hostname", "%q is no hostname: %v", h, err)
 			continue
 		}
-		if !slices.Contains(made.Hostnames, host) {
-			made.Hostnames = append(made.Hostnames, host)
+		if !slices.Contains(b.hosts, host) {
+			b.hosts = append(b.hosts, host)
 		}
 	}
-	return len(made.Hostnames) > 0 || len(b.obj.Spec.Hostnames) == 0
+	b.hostsOK = len(b.hosts) > 0 || len(list) == 0
 }
 
 // resolve follows a reference and keeps what it leads to.
 func (b *routeBuilder) resolve(field, setAside string, ref gatewayv1.BackendObjectReference) resolution {
-	got := b.pass.resolve(b.obj.Namespace, ref)
-	b.uses = append(b.uses, backendUse{ref, got})
+	return b.resolveFor(field, setAside, ref, carriedBy(b.key.kind))
+}
+
+func (b *routeBuilder) resolveFor(field, setAside string, ref gatewayv1.BackendObjectReference, what carries) resolution {
+	got := b.pass.resolveFor(b.key.kind, b.key.namespace, ref, what)
+	b.uses = append(b.uses, backendUse{ref, what, got})
 	if got.reason == "" {
 		return got
 	}
@@ -210,7 +312,7 @@ func (b *routeBuilder) lead(key targetKey) {
 }
 
 func (b *routeBuilder) problem(field string, reason problem.Reason, setAside, format string, args ...any) {
-	b.problems = append(b.problems, problem.Problem{Kind: "HTTPRoute", Namespace: b.obj.Namespace, Name: b.obj.Name, Field: field,
+	b.problems = append(b.problems, problem.Problem{Kind: b.key.kind, Namespace: b.key.namespace, Name: b.key.name, Field: field,
 		Reason: reason, Message: fmt.Sprintf(format, args...), SetAside: setAside})
 }
 
@@ -229,58 +331,4 @@ func (b *routeBuilder) summary() string {
 		messages = append(messages, bad.message)
 	}
 	return fmt.Sprintf("Dropped Rule %s: %s", strings.Join(names, ", "), strings.Join(messages, "; "))
-}
-
-// resolution is what a backendRef leads to.
-type resolution struct {
-	target targetKey
-	// reason and message say why it leads nowhere; reason is "" when target can be used.
-	reason  problem.Reason
-	message string
-}
-
-// The group of XBackend, and that of Gateway API.
-const (
-	experimentalGroup = "gateway.networking.x-k8s.io"
-	gatewayGroup      = gatewayv1.GroupName
-)
-
-// resolve follows a backendRef of an HTTPRoute in a namespace. Whether it may be followed is asked before whether the object exists,
-// so that nobody learns what other namespaces hold.
-func (p *pass) resolve(namespace string, ref gatewayv1.BackendObjectReference) resolution {
-	group, kind := "", "Service"
-	if ref.Group != nil {
-		group = string(*ref.Group)
-	}
-	if ref.Kind != nil {
-		kind = string(*ref.Kind)
-	}
-	key := targetKey{kind: kind, namespace: namespace, name: string(ref.Name)}
-	if ref.Namespace != nil {
-		key.namespace = string(*ref.Namespace)
-	}
-	if ref.Port != nil {
-		key.port = *ref.Port
-	}
-	isService := group == "" && kind == "Service"
-	isBackend := group == experimentalGroup && kind == "XBackend"
-	switch {
-	case !isService && !isBackend:
-		return resolution{reason: problem.InvalidKind, message: fmt.Sprintf("kind %q in group %q is no backend; name a Service or an XBackend",
-			kind, group)}
-	case !p.grants.permits(reference{gatewayGroup, "HTTPRoute", namespace, group, kind, key.namespace, key.name}):
-		return resolution{reason: problem.RefNotPermitted, message: fmt.Sprintf("no ReferenceGrant in namespace %s lets HTTPRoutes of "+
-			"namespace %s refer to %s %s; create one there", key.namespace, namespace, kind, key.name)}
-	case isService && (key.port < 1 || key.port > 65535):
-		return resolution{reason: problem.BackendNotFound, message: fmt.Sprintf("the reference to Service %s/%s has no port; set port",
-			key.namespace, key.name)}
-	case isBackend && key.port == 0:
-		if obj := p.st.XBackends[types.NamespacedName{Namespace: key.namespace, Name: key.name}]; obj != nil {
-			key.port = int32(obj.Spec.Port.Number)
-		}
-	}
-	if t := p.target(key); t.reason != "" {
-		return resolution{reason: t.reason, message: t.message}
-	}
-	return resolution{target: key}
 }

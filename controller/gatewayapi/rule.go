@@ -18,23 +18,22 @@ import (
 // that is wrong otherwise keeps its requests and answers them 500 (Gateway API: HTTPRouteFilter.type, "requests that would have been
 // processed by that filter MUST receive a HTTP error response"); another rule must not get them.
 func (b *routeBuilder) rule(i int, spec *gatewayv1.HTTPRouteRule) *config.Rule {
+	return b.ruleMatching(i, spec, func(field string, bad *ruleFault) []routing.Match { return b.matches(field, spec.Matches, bad) })
+}
+
+// ruleMatching is rule for what has matches of its own.
+func (b *routeBuilder) ruleMatching(i int, spec *gatewayv1.HTTPRouteRule, matches func(field string, bad *ruleFault) []routing.Match) *config.Rule {
 	field := fmt.Sprintf("spec.rules[%d]", i)
-	rule := &config.Rule{Name: strconv.Itoa(i)}
-	if spec.Name != nil && *spec.Name != "" {
-		rule.Name = string(*spec.Name)
-	}
+	rule := &config.Rule{Name: ruleName(i, spec.Name)}
 	bad := &ruleFault{b: b, name: rule.Name}
-	rule.Matches = b.matches(field, spec.Matches, bad)
+	rule.Matches = matches(field, bad)
 	unmatchable := bad.found
 	rule.Filters = b.filters(field, spec.Filters, spec.Matches, bad)
 	b.timeouts(field, spec.Timeouts, rule, bad)
 	b.retry(field, spec.Retry, rule, bad)
 	b.combination(field, spec, bad)
-	//lint:ignore SA1019 whoever still sets it must be told that it does nothing
-	if spec.SessionPersistence != nil {
-		b.problem(field+".sessionPersistence", problem.UnsupportedValue, "the session persistence",
-			"session persistence is not served by this version, so requests of one session may go to several endpoints; remove it")
-	}
+	//lint:ignore SA1019 it is served for as long as the API has it
+	b.persistence(field, spec.SessionPersistence, rule, bad)
 	for j := range spec.BackendRefs {
 		rule.Backends = append(rule.Backends, b.backend(fmt.Sprintf("%s.backendRefs[%d]", field, j), &spec.BackendRefs[j], spec.Matches))
 	}
@@ -49,25 +48,23 @@ func (b *routeBuilder) rule(i int, spec *gatewayv1.HTTPRouteRule) *config.Rule {
 	return rule
 }
 
+// ruleName is the rule's name, or its index.
+func ruleName(i int, name *gatewayv1.SectionName) string {
+	if name != nil && *name != "" {
+		return string(*name)
+	}
+	return strconv.Itoa(i)
+}
+
 // leadRule notes the targets of a rule that is in order.
 func (b *routeBuilder) leadRule(rule *config.Rule, spec *gatewayv1.HTTPRouteRule) {
-	mirrors := func(list []gatewayv1.HTTPRouteFilter) {
-		for _, f := range list {
-			if f.RequestMirror == nil {
-				continue
-			}
-			if got := b.pass.resolve(b.obj.Namespace, f.RequestMirror.BackendRef); got.reason == "" {
-				b.lead(got.target)
-			}
-		}
-	}
-	mirrors(spec.Filters)
+	b.leadFilters(spec.Filters)
 	for i := range rule.Backends {
 		if rule.Backends[i].Invalid != "" {
 			continue
 		}
-		b.lead(b.pass.resolve(b.obj.Namespace, spec.BackendRefs[i].BackendObjectReference).target)
-		mirrors(spec.BackendRefs[i].Filters)
+		b.lead(b.pass.resolve(b.key.kind, b.key.namespace, spec.BackendRefs[i].BackendObjectReference).target)
+		b.leadFilters(spec.BackendRefs[i].Filters)
 	}
 }
 

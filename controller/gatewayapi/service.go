@@ -1,7 +1,7 @@
 package gatewayapi
 
 import (
-	"crypto/x509"
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,17 +14,6 @@ import (
 	"gatehouse.dev/gatehouse/controller/problem"
 	"gatehouse.dev/gatehouse/gateway/config"
 )
-
-// Annotations on a Service say how its TLS ports (appProtocol https or wss) are verified. They concern no other port.
-const (
-	// AnnotationCA names a ConfigMap of the Service's namespace whose ca.crt holds the CAs to trust in place of the system's.
-	AnnotationCA = "gatehouse.dev/ca-configmap"
-	// AnnotationServerName is the name sent as SNI and verified, in place of NAME.NAMESPACE.svc or the external name.
-	AnnotationServerName = "gatehouse.dev/server-name"
-)
-
-// caKey is where a ConfigMap holds CAs (Gateway API: BackendTLSPolicyValidation.caCertificateRefs).
-const caKey = "ca.crt"
 
 // appProtocol is what a value of ServicePort.appProtocol asks for (KEP-3726, GEP-1911).
 type appProtocol struct {
@@ -46,6 +35,23 @@ func readAppProtocol(value string) (appProtocol, bool) {
 	return appProtocol{}, false
 }
 
+// spokenBy returns how a port of a Service is spoken to, and its appProtocol. Streams pass whatever is inside them.
+func spokenBy(key targetKey, port *corev1.ServicePort) (spoken appProtocol, app string, known bool) {
+	if port.AppProtocol != nil {
+		app = *port.AppProtocol
+	}
+	switch key.carries {
+	case carriesTCP:
+		return appProtocol{config.UpstreamTCP, false}, app, true
+	case carriesUDP:
+		return appProtocol{config.UpstreamUDP, false}, app, true
+	case carriesGRPC:
+		return appProtocol{config.UpstreamH2C, false}, app, true
+	}
+	spoken, known = readAppProtocol(app)
+	return spoken, app, known
+}
+
 // readService makes the target of one port of a Service.
 func (p *pass) readService(t *target) {
 	service := t.service
@@ -58,11 +64,7 @@ func (p *pass) readService(t *target) {
 	if !ok {
 		return
 	}
-	app := ""
-	if port.AppProtocol != nil {
-		app = *port.AppProtocol
-	}
-	spoken, known := readAppProtocol(app)
+	spoken, app, known := spokenBy(t.key, &port)
 	if !known {
 		t.refuse(problem.UnsupportedProtocol, fmt.Sprintf("Service %s/%s says appProtocol %q for port %d, which is not served; use http, "+
 			"https, kubernetes.io/h2c, kubernetes.io/ws or kubernetes.io/wss", service.Namespace, service.Name, app, t.key.port))
@@ -80,26 +82,41 @@ func (p *pass) readService(t *target) {
 	} else {
 		t.sliced = true
 	}
-	if spoken.tls {
-		p.readServiceTLS(t, serverName)
+	if t.key.carries == carriesUDP {
+		return
+	}
+	t.tlsPolicy, t.secured = p.tlsPolicyOf(types.NamespacedName{Namespace: service.Namespace, Name: service.Name}, port.Name), true
+	switch {
+	case t.tlsPolicy != nil:
+		if t.key.carries == carriesHTTP && (app == "" || strings.EqualFold(app, "http")) {
+			t.cluster.Protocol = config.UpstreamHTTP2 // HTTP/1.1 or HTTP/2, as ALPN settles it
+		}
+		t.secureBy(t.tlsPolicy)
+	case spoken.tls:
+		t.cluster.TLS = &config.UpstreamTLS{ServerName: serverName}
 	}
 }
 
 // servicePort finds the port that a backendRef names. A Service of type ExternalName need not list its ports.
 func (p *pass) servicePort(t *target) (corev1.ServicePort, bool) {
-	name, udp := t.service.Namespace+"/"+t.service.Name, false
+	name, wanted, other := t.service.Namespace+"/"+t.service.Name, corev1.ProtocolTCP, corev1.Protocol("")
+	if t.key.carries == carriesUDP {
+		wanted = corev1.ProtocolUDP
+	}
 	for _, port := range t.service.Spec.Ports {
+		protocol := cmp.Or(port.Protocol, corev1.ProtocolTCP)
 		if port.Port != t.key.port {
 			continue
 		}
-		if port.Protocol == "" || port.Protocol == corev1.ProtocolTCP {
+		if protocol == wanted {
 			return port, true
 		}
-		udp = true
+		other = protocol
 	}
 	switch {
-	case udp:
-		t.refuse(problem.UnsupportedProtocol, fmt.Sprintf("port %d of Service %s is not TCP; HTTP needs a TCP port", t.key.port, name))
+	case other != "":
+		t.refuse(problem.UnsupportedProtocol, fmt.Sprintf("port %d of Service %s is %s, not %s; name a %s port", t.key.port, name, other, wanted,
+			wanted))
 	case t.service.Spec.Type == corev1.ServiceTypeExternalName && len(t.service.Spec.Ports) == 0:
 		return corev1.ServicePort{}, true
 	default:
@@ -117,47 +134,6 @@ func portList(service *corev1.Service) string {
 		return "none"
 	}
 	return strings.Join(list, ", ")
-}
-
-// readServiceTLS reads the annotations. One that cannot be followed refuses the target: falling back to other roots or another name
-// would trust whom the owner did not name.
-func (p *pass) readServiceTLS(t *target, serverName string) {
-	name := t.service.Namespace + "/" + t.service.Name
-	if override, ok := t.service.Annotations[AnnotationServerName]; ok {
-		if errs := validation.IsDNS1123Subdomain(override); len(errs) > 0 {
-			t.refuse(problem.InvalidBackend, fmt.Sprintf("annotation %s of Service %s is no DNS name: %s", AnnotationServerName, name,
-				strings.Join(errs, "; ")))
-			return
-		}
-		serverName = override
-	}
-	t.cluster.TLS = &config.UpstreamTLS{ServerName: serverName}
-	if ref, ok := t.service.Annotations[AnnotationCA]; ok {
-		cas, err := p.readCA(t, ref)
-		if err != nil {
-			t.refuse(problem.InvalidBackend, fmt.Sprintf("annotation %s of Service %s: %v", AnnotationCA, name, err))
-			return
-		}
-		t.cluster.TLS.CAs = cas
-	}
-}
-
-// readCA reads the CAs of a ConfigMap in the target's namespace.
-func (p *pass) readCA(t *target, name string) (string, error) {
-	key := types.NamespacedName{Namespace: t.key.namespace, Name: name}
-	obj := p.st.ConfigMaps[key]
-	t.configMaps = append(t.configMaps, configMapUse{key, obj})
-	if obj == nil {
-		return "", fmt.Errorf("ConfigMap %s does not exist; create it with the CAs in %s", key, caKey)
-	}
-	pem := obj.Data[caKey]
-	if pem == "" {
-		pem = string(obj.BinaryData[caKey])
-	}
-	if !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
-		return "", fmt.Errorf("ConfigMap %s holds no PEM certificate in %s; put the CA certificates there", key, caKey)
-	}
-	return pem, nil
 }
 
 // localSuffixes are names that lead into the cluster or into the gateway's own machine.

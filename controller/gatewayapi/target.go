@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
@@ -15,15 +16,35 @@ import (
 	"gatehouse.dev/gatehouse/gateway/config"
 )
 
-// targetKey names a destination: an object that backendRefs may name, and a port of it.
+// targetKey names a destination: an object that backendRefs may name, a port of it, and what it is to carry.
 type targetKey struct {
 	kind, namespace, name string
 	port                  int32
+	carries               carries
 }
 
-// String is the cluster's name. None of the parts can hold a "/".
+// carries is what a destination is to carry: the same port of a Service is one cluster for HTTP and another for streams of bytes.
+type carries string
+
+const (
+	// carriesHTTP is HTTP, in the version that the destination says it speaks, which is HTTP/1.1 if it says nothing.
+	carriesHTTP carries = ""
+	// carriesGRPC is HTTP to a destination that says nothing of its version, and must speak HTTP/2 because a GRPCRoute leads there.
+	carriesGRPC carries = "grpc"
+	// carriesTCP is a stream of bytes; what the destination says of its protocol does not matter.
+	carriesTCP carries = "tcp"
+	// carriesUDP is datagrams.
+	carriesUDP carries = "udp"
+)
+
+// String is the cluster's name: "Service/shop/app/80", or "Service/shop/dns/53/udp" for what does not carry HTTP as it comes. None of
+// the parts can hold a "/".
 func (k targetKey) String() string {
-	return k.kind + "/" + k.namespace + "/" + k.name + "/" + strconv.Itoa(int(k.port))
+	name := k.kind + "/" + k.namespace + "/" + k.name + "/" + strconv.Itoa(int(k.port))
+	if k.carries != carriesHTTP {
+		name += "/" + string(k.carries)
+	}
+	return name
 }
 
 // target is a destination as the objects describe it, without its endpoints, which change far more often than the rest.
@@ -40,24 +61,40 @@ type target struct {
 	sliced bool
 
 	// What it was made of.
-	service    *corev1.Service
-	backend    *gatewayxv1alpha1.XBackend
-	configMaps []configMapUse
-	at         place
+	service *corev1.Service
+	backend *gatewayxv1alpha1.XBackend
+	// bundles are the Secrets, ConfigMaps and ClusterTrustBundles that an XBackend names.
+	bundles []bundleUse
+	// closed says that nothing may be sent but what passes through unopened: the policy that says how cannot be followed.
+	closed bool
+	// tlsPolicy and traffic are the policies for it, nil for none; secured says that the first was looked for.
+	tlsPolicy *tlsPolicy
+	secured   bool
+	traffic   *trafficPolicy
+	at        place
+	// certificate is what the cluster itself presents to its endpoints, nil for nothing.
+	certificate *config.Certificate
+	// wants are the Secrets and ConfigMaps that it names, see pass.want.
+	wants []config.Origin
 	// checked is the pass that last compared these with the State, used the one that last put the cluster into a Plan.
 	checked, used uint64
+	// kept is the pass that last put the cluster or a variant of it into a Plan.
+	kept uint64
 	// forgotten is set when another target may stand for the key.
 	forgotten bool
 
-	// current is the cluster with the endpoints of slices.
+	// selector chooses the Pods that are the endpoints; nil when they come from elsewhere.
+	selector labels.Selector
+
+	// variants are the cluster's copies for listeners that reach it in another way.
+	variants map[variant]*variantCluster
+
+	// current is the cluster with the endpoints of slices, or of the pods of a version of the index.
 	current          *config.Cluster
 	slices           []*discoveryv1.EndpointSlice
+	pods             uint64
+	reported         uint64 // the pass that last reported endpointProblems
 	endpointProblems []problem.Problem
-}
-
-type configMapUse struct {
-	key types.NamespacedName
-	obj *corev1.ConfigMap
 }
 
 // target returns a destination, up to date.
@@ -82,8 +119,10 @@ func (p *pass) refresh(t *target) {
 		return
 	}
 	key := t.key
-	*t = target{key: key, checked: p.run, used: t.used, current: t.current, at: p.place(key.kind, key.namespace, key.name)}
+	*t = target{key: key, checked: p.run, used: t.used, kept: t.kept, current: t.current, variants: t.variants,
+		at: p.place(key.kind, key.namespace, key.name)}
 	t.cluster.Name = key.String()
+	defer p.collectWants(&t.wants)()
 	name := types.NamespacedName{Namespace: key.namespace, Name: key.name}
 	switch key.kind {
 	case "Service":
@@ -92,6 +131,9 @@ func (p *pass) refresh(t *target) {
 	case "XBackend":
 		t.backend = p.st.XBackends[name]
 		p.readXBackend(t)
+	}
+	if t.traffic = p.trafficPolicyOf(key); t.traffic != nil {
+		t.regulateBy(t.traffic)
 	}
 }
 
@@ -103,21 +145,22 @@ func (p *pass) fresh(t *target) bool {
 	name := types.NamespacedName{Namespace: t.key.namespace, Name: t.key.name}
 	switch t.key.kind {
 	case "Service":
-		if p.changed.any(services) && p.st.Services[name] != t.service {
+		if p.changed.any(services) && p.st.Services[name] != t.service || t.secured && p.tlsPolicyOf(name, t.portName) != t.tlsPolicy {
 			return false
 		}
 	case "XBackend":
-		if p.changed.any(xBackends) && p.st.XBackends[name] != t.backend {
+		if p.changed.any(xBackends) && p.st.XBackends[name] != t.backend || t.certified() && p.changed.any(referenceGrants) {
 			return false
 		}
 	}
-	return !p.changed.any(configMaps) || !slices.ContainsFunc(t.configMaps, func(use configMapUse) bool {
-		return p.st.ConfigMaps[use.key] != use.obj
-	})
+	return p.trafficPolicyOf(t.key) == t.traffic && p.sameBundles(t.bundles)
 }
 
 // live returns the target's cluster with its endpoints: the same pointer for as long as nothing in it changed.
 func (p *pass) live(t *target) *config.Cluster {
+	if t.selector != nil {
+		return p.livePods(t)
+	}
 	var list []*discoveryv1.EndpointSlice
 	if t.sliced {
 		list = p.slices[types.NamespacedName{Namespace: t.key.namespace, Name: t.key.name}]
@@ -144,7 +187,7 @@ func (p *pass) forgetTargets(used int) {
 		return
 	}
 	for key, t := range p.targets {
-		if t.used != p.run {
+		if t.kept != p.run {
 			t.forgotten = true
 			delete(p.targets, key)
 		}

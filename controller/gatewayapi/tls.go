@@ -27,11 +27,8 @@ type certificate struct {
 	used   uint64
 }
 
-// readTLS reads an HTTPS listener's certificates and refuses what it cannot enforce.
+// readTLS reads a listener's certificates and how it verifies its clients, and refuses what it cannot enforce.
 func (p *pass) readTLS(v *view, l *listener) {
-	if l.gateway.clientValidation(l.spec.Port) != nil {
-		l.refuseClientValidation(v)
-	}
 	l.config.TLS = &config.ListenerTLS{}
 	if l.spec.TLS != nil {
 		l.readOptions(v)
@@ -48,15 +45,9 @@ func (p *pass) readTLS(v *view, l *listener) {
 		v.problem(l.problem("tls.certificateRefs", problem.InvalidCertificateRef, l.setAside(),
 			"none of the certificates can be used; the listener opens when one can"))
 	}
-}
-
-// refuseClientValidation closes a listener that would have to ask for client certificates: serving it without would let everybody in.
-func (l *listener) refuseClientValidation(v *view) {
-	one := gatewayProblem(l.gateway.obj, "spec.tls.frontend", problem.UnsupportedValue, l.setAside(),
-		"client certificates are not validated by this version, so listener %s stays closed; remove the validation or give port %d a "+
-			"perPort entry without one", l.spec.Name, l.spec.Port)
-	l.accepted = condition(gatewayv1.ListenerConditionAccepted, false, problem.UnsupportedValue, one.Message)
-	v.problem(one)
+	if l.config.Protocol == config.HTTPS {
+		p.readClientValidation(v, l)
+	}
 }
 
 // readOptions judges tls.options, none of which this version knows. Those that are meant for this gateway (its own prefix, or none,
@@ -80,7 +71,7 @@ func (l *listener) readOptions(v *view) {
 
 // readCertificate follows one certificateRef.
 func (p *pass) readCertificate(v *view, l *listener, field string, ref gatewayv1.SecretObjectReference) {
-	namespace, group, kind := l.gateway.obj.Namespace, "", "Secret"
+	namespace, group, kind := l.owner.Namespace, "", "Secret"
 	if ref.Namespace != nil {
 		namespace = string(*ref.Namespace)
 	}
@@ -96,12 +87,13 @@ func (p *pass) readCertificate(v *view, l *listener, field string, ref gatewayv1
 	case group != "" || kind != "Secret":
 		l.unresolved(v, field, problem.InvalidCertificateRef, setAside, "kind %q in group %q holds no certificate; name a Secret", kind, group)
 		return
-	case !p.grants.permits(reference{gatewayv1.GroupName, "Gateway", l.gateway.obj.Namespace, "", "Secret", namespace, string(ref.Name)}):
+	case !p.grants.permits(reference{gatewayv1.GroupName, l.owner.Kind, l.owner.Namespace, "", "Secret", namespace, string(ref.Name)}):
 		l.unresolved(v, field, problem.RefNotPermitted, setAside,
-			"no ReferenceGrant in namespace %s lets Gateways of namespace %s use Secret %s; create one or copy the Secret", namespace,
-			l.gateway.obj.Namespace, ref.Name)
+			"no ReferenceGrant in namespace %s lets %ss of namespace %s use Secret %s; create one or copy the Secret", namespace,
+			l.owner.Kind, l.owner.Namespace, ref.Name)
 		return
 	}
+	p.want("Secret", namespace, string(ref.Name))
 	v.places[objectName{"Secret", namespace, string(ref.Name)}] = p.place("Secret", namespace, string(ref.Name))
 	cert := p.certificate(types.NamespacedName{Namespace: namespace, Name: string(ref.Name)})
 	if cert.err != nil {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,6 +20,8 @@ type Builder struct {
 	certificates map[string]*config.Certificate
 	outcomes     []Outcome
 	problems     []problem.Problem
+	gateways     []Gateway
+	wants        map[config.Origin]bool
 }
 
 // NewBuilder returns a Builder. previous is the Plan whose pointers are kept; it may be nil.
@@ -27,6 +30,7 @@ func NewBuilder(previous *Plan) *Builder {
 		previous:     &config.Config{},
 		listeners:    make(map[string]*config.Listener),
 		certificates: make(map[string]*config.Certificate),
+		wants:        make(map[config.Origin]bool),
 	}
 	if previous != nil && previous.Config != nil {
 		b.previous = previous.Config
@@ -36,9 +40,10 @@ func NewBuilder(previous *Plan) *Builder {
 	return b
 }
 
-// Listener adds a listener that serves and returns it, so that the caller can append to its Routes.
+// Listener adds a listener that serves and returns it, so that the caller can append to its Routes and Streams. Streams
+// stay in the order in which they are appended, which is that of precedence.
 func (b *Builder) Listener(l config.Listener) *config.Listener {
-	l.Routes = nil
+	l.Routes, l.Streams = nil, nil
 	if old := find(b.previous.Listeners, l.Name, listenerName); old != nil {
 		l.Routes = make([]*config.Route, 0, len(old.Routes)+1)
 	}
@@ -57,6 +62,14 @@ func (b *Builder) Outcome(list ...Outcome) { b.outcomes = append(b.outcomes, lis
 
 // Problem adds problems.
 func (b *Builder) Problem(list ...problem.Problem) { b.problems = append(b.problems, list...) }
+
+// Gateway adds an accepted Gateway.
+func (b *Builder) Gateway(g Gateway) { b.gateways = append(b.gateways, g) }
+
+// Want adds a Secret or ConfigMap that a permitted reference leads to, whether it exists or not. It may be added again.
+func (b *Builder) Want(kind, namespace, name string) {
+	b.wants[config.Origin{Kind: kind, Namespace: namespace, Name: name}] = true
+}
 
 // Plan returns the finished plan.
 func (b *Builder) Plan() *Plan {
@@ -84,7 +97,9 @@ func (b *Builder) Plan() *Plan {
 	}
 	slices.SortFunc(b.outcomes, func(x, y Outcome) int { return compareOutcomes(&x, &y) })
 	problem.Sort(b.problems)
-	return &Plan{Config: c, Outcomes: b.outcomes, Problems: b.problems}
+	slices.SortFunc(b.gateways, func(x, y Gateway) int { return compareOrigins(&x.Origin, &y.Origin) })
+	wants := slices.SortedFunc(maps.Keys(b.wants), func(x, y config.Origin) int { return compareOrigins(&x, &y) })
+	return &Plan{Config: c, Outcomes: b.outcomes, Problems: b.problems, Gateways: b.gateways, Wants: wants}
 }
 
 // find returns the item of that name in a list sorted by name, or nil.
@@ -100,11 +115,11 @@ func listenerName(l *config.Listener) string { return l.Name }
 
 // sameListener compares routes by identity: a route that changed is another pointer.
 func sameListener(a, b *config.Listener) bool {
-	if !slices.Equal(a.Routes, b.Routes) {
+	if !slices.Equal(a.Routes, b.Routes) || !slices.Equal(a.Streams, b.Streams) {
 		return false
 	}
 	x, y := *a, *b
-	x.Routes, y.Routes = nil, nil
+	x.Routes, y.Routes, x.Streams, y.Streams = nil, nil, nil, nil
 	return reflect.DeepEqual(x, y)
 }
 

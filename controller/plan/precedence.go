@@ -14,9 +14,9 @@ func ByPrecedence(aCreated time.Time, a config.Origin, bCreated time.Time, b con
 	return cmp.Or(aCreated.Compare(bCreated), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// RoutePrecedence is ByPrecedence for routes.
+// RoutePrecedence is ByPrecedence for routes. Of two kinds under one name, it is the kind that decides.
 func RoutePrecedence(a, b *config.Route) int {
-	return ByPrecedence(a.Created, a.Origin, b.Created, b.Origin)
+	return cmp.Or(ByPrecedence(a.Created, a.Origin, b.Created, b.Origin), cmp.Compare(a.Origin.Kind, b.Origin.Kind))
 }
 
 // Intersects reports whether a listener with the given hostname serves any of a route's hostnames. A route without hostnames takes the

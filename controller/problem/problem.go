@@ -31,14 +31,27 @@ const (
 	InvalidRouteKinds     Reason = "InvalidRouteKinds"     // allowedRoutes names a kind that the listener cannot serve
 	UnsupportedAddress    Reason = "UnsupportedAddress"    // an address that cannot be bound
 	AddressNotUsable      Reason = "AddressNotUsable"      // a socket that cannot be opened
+	PortUnavailable       Reason = "PortUnavailable"       // a port that something else of the Gateway's has
+	NotAllowed            Reason = "NotAllowed"            // a ListenerSet that its Gateway does not admit
+	ParentNotAccepted     Reason = "ParentNotAccepted"     // a ListenerSet whose Gateway is not accepted
 
 	// Of routes.
 	NoMatchingParent           Reason = "NoMatchingParent"           // a parentRef that names no Gateway, listener or port
 	NotAllowedByListeners      Reason = "NotAllowedByListeners"      // allowedRoutes excludes the route
 	NoMatchingListenerHostname Reason = "NoMatchingListenerHostname" // no hostname in common with the listener
+	KindConflict               Reason = "KindConflict"               // an older route of another kind has the hostname
 	InvalidRule                Reason = "InvalidRule"                // a rule that does not compile; the rule is set aside
 	InvalidFilter              Reason = "InvalidFilter"              // a filter that does not build
 	UnsupportedValue           Reason = "UnsupportedValue"           // a value that this version does not serve
+
+	// Of policies and TLS.
+	Invalid                     Reason = "Invalid"                     // a policy that says something that cannot be followed
+	Conflicted                  Reason = "Conflicted"                  // an older policy has the same target
+	TargetNotFound              Reason = "TargetNotFound"              // a policy for something that does not exist
+	InvalidCACertificateRef     Reason = "InvalidCACertificateRef"     // CA certificates that are missing or do not parse
+	InvalidCACertificateKind    Reason = "InvalidCACertificateKind"    // CA certificates in a kind that holds none
+	NoValidCACertificate        Reason = "NoValidCACertificate"        // no CA certificate is left to verify with
+	InvalidClientCertificateRef Reason = "InvalidClientCertificateRef" // a client certificate that is missing or does not parse
 
 	// Of references.
 	RefNotPermitted Reason = "RefNotPermitted" // another namespace, and no ReferenceGrant

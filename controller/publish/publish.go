@@ -1,11 +1,12 @@
 // Package publish hands configurations to the proxies and knows which one each of them runs. In standalone mode there is one proxy, in
-// this process.
+// this process (Publisher); in a cluster each Gateway has its own, and gets its part (Fleet).
 package publish
 
 import (
 	"context"
 	"sync"
 
+	"gatehouse.dev/gatehouse/controller/plan"
 	"gatehouse.dev/gatehouse/gateway/config"
 )
 
@@ -32,21 +33,30 @@ type Publisher struct {
 	mu      sync.Mutex
 	version uint64         // guarded by mu
 	running *config.Config // the last one that was not refused; guarded by mu
+	ack     Ack            // guarded by mu
 }
 
 // New returns a Publisher for a target.
 func New(t Target) *Publisher { return &Publisher{target: t, running: &config.Config{}} }
 
-// Publish hands the next configuration over and waits for the answer.
-func (p *Publisher) Publish(ctx context.Context, cfg *config.Config) Ack {
+// Publish hands the configuration of the next plan over and waits for the answer.
+func (p *Publisher) Publish(ctx context.Context, next *plan.Plan) Ack {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.version++
-	applied, err := p.target.Apply(ctx, cfg)
+	applied, err := p.target.Apply(ctx, next.Config)
 	if err == nil {
-		p.running = cfg
+		p.running = next.Config
 	}
-	return Ack{Version: p.version, Err: err, Applied: applied}
+	p.ack = Ack{Version: p.version, Err: err, Applied: applied}
+	return p.ack
+}
+
+// Ack returns the answer to the last configuration.
+func (p *Publisher) Ack() Ack {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ack
 }
 
 // Running returns the configuration that the target runs.

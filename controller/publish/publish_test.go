@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"gatehouse.dev/gatehouse/controller/plan"
 	"gatehouse.dev/gatehouse/gateway/config"
 )
 
@@ -42,10 +43,10 @@ func TestPublish(t *testing.T) {
 		t.Error("before the first, the empty configuration runs")
 	}
 	good, bad := &config.Config{}, &config.Config{Listeners: []*config.Listener{{Name: "l"}}}
-	if ack := p.Publish(t.Context(), good); ack.Version != 1 || ack.Err != nil || ack.Applied.Clusters["c"] == nil || p.Running() != good {
+	if ack := p.Publish(t.Context(), &plan.Plan{Config: good}); ack.Version != 1 || ack.Err != nil || ack.Applied.Clusters["c"] == nil || p.Running() != good {
 		t.Errorf("got %+v", ack)
 	}
-	if ack := p.Publish(t.Context(), bad); ack.Version != 2 || ack.Err == nil || p.Running() != good {
+	if ack := p.Publish(t.Context(), &plan.Plan{Config: bad}); ack.Version != 2 || ack.Err == nil || p.Running() != good {
 		t.Errorf("got %+v", ack)
 	}
 }
@@ -59,7 +60,7 @@ func TestOneAtATime(t *testing.T) {
 	var mu sync.Mutex
 	for range 20 {
 		publishing.Go(func() {
-			ack := p.Publish(t.Context(), &config.Config{})
+			ack := p.Publish(t.Context(), &plan.Plan{Config: &config.Config{}})
 			mu.Lock()
 			defer mu.Unlock()
 			if seen[ack.Version] {

@@ -200,16 +200,21 @@ func (f *Folder) publish(a *assembly) (*State, bool) {
 		*state = *f.state
 		state.Revisions = maps.Clone(f.state.Revisions)
 	}
-	for kind := range changed {
-		state.renew(kind, count[kind])
-		state.Revisions[kind]++
-	}
 	state.Problems = a.problems
 	state.Where = make(map[Ref]Location, len(a.next))
+	objects := make(map[string][]metav1.Object, len(changed))
+	for kind := range changed {
+		objects[kind] = make([]metav1.Object, 0, count[kind])
+	}
 	for ref, now := range a.next {
 		state.Where[ref] = now.at.location()
 		if changed[ref.Kind] {
-			state.put(now.object)
+			objects[ref.Kind] = append(objects[ref.Kind], now.object)
+		}
+	}
+	for kind, list := range objects {
+		if err := state.Replace(kind, list); err != nil {
+			panic("source: " + err.Error()) // the schema decodes kinds that a State holds, each into its own type
 		}
 	}
 	f.state = state

@@ -5,32 +5,41 @@ package source
 import (
 	"maps"
 
+	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"gatehouse.dev/gatehouse/controller/apis/v1alpha1"
 	"gatehouse.dev/gatehouse/controller/problem"
 )
-
-// Objects is the objects of one kind by namespace and name. Cluster-scoped objects have an empty namespace.
-type Objects[T any] map[types.NamespacedName]T
 
 // State is all objects at one moment. It is immutable: a change makes a new State that shares the unchanged objects, so that one
 // object is unchanged exactly when its pointer is.
 type State struct {
-	GatewayClasses  Objects[*gatewayv1.GatewayClass]
-	Gateways        Objects[*gatewayv1.Gateway]
-	HTTPRoutes      Objects[*gatewayv1.HTTPRoute]
-	ReferenceGrants Objects[*gatewayv1beta1.ReferenceGrant]
-	XBackends       Objects[*gatewayxv1alpha1.XBackend]
-	Services        Objects[*corev1.Service]
-	EndpointSlices  Objects[*discoveryv1.EndpointSlice]
-	Secrets         Objects[*corev1.Secret]
-	ConfigMaps      Objects[*corev1.ConfigMap]
-	Namespaces      Objects[*corev1.Namespace]
+	GatewayClasses          Objects[*gatewayv1.GatewayClass]
+	Gateways                Objects[*gatewayv1.Gateway]
+	ListenerSets            Objects[*gatewayv1.ListenerSet]
+	HTTPRoutes              Objects[*gatewayv1.HTTPRoute]
+	GRPCRoutes              Objects[*gatewayv1.GRPCRoute]
+	TLSRoutes               Objects[*gatewayv1.TLSRoute]
+	TCPRoutes               Objects[*gatewayv1.TCPRoute]
+	UDPRoutes               Objects[*gatewayv1.UDPRoute]
+	ReferenceGrants         Objects[*gatewayv1beta1.ReferenceGrant]
+	BackendTLSPolicies      Objects[*gatewayv1.BackendTLSPolicy]
+	XBackends               Objects[*gatewayxv1alpha1.XBackend]
+	XBackendTrafficPolicies Objects[*gatewayxv1alpha1.XBackendTrafficPolicy]
+	XTelemetryPolicies      Objects[*gatewayxv1alpha1.XTelemetryPolicy]
+	GatewayParameters       Objects[*v1alpha1.GatewayParameters]
+	Services                Objects[*corev1.Service]
+	EndpointSlices          Objects[*discoveryv1.EndpointSlice]
+	Pods                    Objects[*corev1.Pod]
+	Secrets                 Objects[*corev1.Secret]
+	ConfigMaps              Objects[*corev1.ConfigMap]
+	ClusterTrustBundles     Objects[*certificatesv1beta1.ClusterTrustBundle]
+	Namespaces              Objects[*corev1.Namespace]
 
 	// Revisions counts, by kind, how often objects of that kind changed; two States with the same number hold the same objects.
 	Revisions map[string]uint64
@@ -71,37 +80,20 @@ func (s *State) Problem(p problem.Problem) problem.Problem {
 
 // NewState returns an empty State with every collection made.
 func NewState() *State {
-	return &State{
-		GatewayClasses:  Objects[*gatewayv1.GatewayClass]{},
-		Gateways:        Objects[*gatewayv1.Gateway]{},
-		HTTPRoutes:      Objects[*gatewayv1.HTTPRoute]{},
-		ReferenceGrants: Objects[*gatewayv1beta1.ReferenceGrant]{},
-		XBackends:       Objects[*gatewayxv1alpha1.XBackend]{},
-		Services:        Objects[*corev1.Service]{},
-		EndpointSlices:  Objects[*discoveryv1.EndpointSlice]{},
-		Secrets:         Objects[*corev1.Secret]{},
-		ConfigMaps:      Objects[*corev1.ConfigMap]{},
-		Namespaces:      Objects[*corev1.Namespace]{},
-		Revisions:       map[string]uint64{},
-		Where:           map[Ref]Location{},
+	s := &State{Revisions: map[string]uint64{}, Where: map[Ref]Location{}}
+	for _, c := range collections {
+		c.renew(s, 0)
 	}
+	return s
 }
 
 // Clone returns a State with collections of its own over the same objects.
 func (s *State) Clone() *State {
-	return &State{
-		GatewayClasses:  maps.Clone(s.GatewayClasses),
-		Gateways:        maps.Clone(s.Gateways),
-		HTTPRoutes:      maps.Clone(s.HTTPRoutes),
-		ReferenceGrants: maps.Clone(s.ReferenceGrants),
-		XBackends:       maps.Clone(s.XBackends),
-		Services:        maps.Clone(s.Services),
-		EndpointSlices:  maps.Clone(s.EndpointSlices),
-		Secrets:         maps.Clone(s.Secrets),
-		ConfigMaps:      maps.Clone(s.ConfigMaps),
-		Namespaces:      maps.Clone(s.Namespaces),
-		Revisions:       maps.Clone(s.Revisions),
-		Where:           maps.Clone(s.Where),
-		Problems:        append([]problem.Problem(nil), s.Problems...),
+	out := *s
+	for _, c := range collections {
+		c.clone(&out)
 	}
+	out.Revisions, out.Where = maps.Clone(s.Revisions), maps.Clone(s.Where)
+	out.Problems = append([]problem.Problem(nil), s.Problems...)
+	return &out
 }

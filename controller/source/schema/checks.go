@@ -1,9 +1,13 @@
 package schema
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net/netip"
+	"strings"
 
+	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -290,6 +294,35 @@ func checkConfigMap(c *corev1.ConfigMap) field.ErrorList {
 	}
 	if size > corev1.MaxSecretSize {
 		errs = append(errs, field.TooLong(field.NewPath(""), "", corev1.MaxSecretSize))
+	}
+	return errs
+}
+
+// checkTrustBundle: the name begins with the signer's, "/" as ":", and what it holds are certificates and nothing else.
+func checkTrustBundle(b *certificatesv1beta1.ClusterTrustBundle) field.ErrorList {
+	var errs field.ErrorList
+	name := field.NewPath("metadata", "name")
+	switch signer := strings.ReplaceAll(b.Spec.SignerName, "/", ":"); {
+	case signer == "" && strings.Contains(b.Name, ":"):
+		errs = append(errs, field.Invalid(name, b.Name, "ClusterTrustBundle without signer name must not have \":\" in its name"))
+	case signer != "" && !strings.HasPrefix(b.Name, signer+":"):
+		errs = append(errs, field.Invalid(name, b.Name, fmt.Sprintf("ClusterTrustBundle for signerName %s must be named with prefix %s:",
+			b.Spec.SignerName, signer)))
+	}
+	bundle, count := field.NewPath("spec", "trustBundle"), 0
+	for rest := []byte(b.Spec.TrustBundle); ; count++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			errs = append(errs, field.Invalid(bundle, "<value omitted>", fmt.Sprintf("entry %d has bad block type: %v", count, block.Type)))
+		} else if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			errs = append(errs, field.Invalid(bundle, "<value omitted>", fmt.Sprintf("entry %d does not parse as x509", count)))
+		}
+	}
+	if count == 0 {
+		errs = append(errs, field.Invalid(bundle, "<value omitted>", "at least one trust anchor must be provided"))
 	}
 	return errs
 }

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"strings"
 
+	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
@@ -38,6 +40,8 @@ func coreKinds() []*coreKind {
 			decode: decode[corev1.Secret], complete: typed(completeSecret), check: typedCheck(checkSecret)},
 		{group: "", kind: "ConfigMap", version: "v1", validName: validation.NameIsDNSSubdomain,
 			decode: decode[corev1.ConfigMap], complete: func(metav1.Object) {}, check: typedCheck(checkConfigMap)},
+		{group: "certificates.k8s.io", kind: "ClusterTrustBundle", version: "v1beta1", clusterScoped: true, validName: path.ValidatePathSegmentName,
+			decode: decode[certificatesv1beta1.ClusterTrustBundle], complete: func(metav1.Object) {}, check: typedCheck(checkTrustBundle)},
 		{group: "", kind: "Namespace", version: "v1", clusterScoped: true, validName: validation.NameIsDNSLabel,
 			decode:   decode[corev1.Namespace],
 			complete: typed(func(n *corev1.Namespace) { n.Status, n.Spec = corev1.NamespaceStatus{}, corev1.NamespaceSpec{} }),
@@ -70,8 +74,8 @@ func (k *coreKind) served() bool       { return true }
 func (k *coreKind) validate(_ context.Context, h Header, raw []byte) (metav1.Object, []Error) {
 	object, strict, err := k.decode(raw)
 	if err != nil {
-		path, text := decodeError(h, raw, err)
-		return nil, []Error{{Field: path, Message: fmt.Sprintf("%s in version %q cannot be handled as a %s: %s",
+		at, text := decodeError(h, raw, err)
+		return nil, []Error{{Field: at, Message: fmt.Sprintf("%s in version %q cannot be handled as a %s: %s",
 			k.kind, k.version, k.kind, oneLine(text))}}
 	}
 	var errs []Error
@@ -92,7 +96,7 @@ func (k *coreKind) validate(_ context.Context, h Header, raw []byte) (metav1.Obj
 }
 
 // decodeError finds the field that does not decode. Its text never holds a value: the object may be a Secret.
-func decodeError(h Header, raw []byte, err error) (path, text string) {
+func decodeError(h Header, raw []byte, err error) (at, text string) {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		shown := *e
 		if strings.HasPrefix(e.Value, "number ") {
@@ -110,8 +114,8 @@ func decodeError(h Header, raw []byte, err error) (path, text string) {
 	}
 	for key, value := range data {
 		if _, bad := base64.StdEncoding.DecodeString(stringOf(value)); bad != nil {
-			path = max(path, field.NewPath(name).Key(key).String()) // any one, and always the same one
+			at = max(at, field.NewPath(name).Key(key).String()) // any one, and always the same one
 		}
 	}
-	return path, err.Error()
+	return at, err.Error()
 }

@@ -1,11 +1,31 @@
 package schema
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// testAnchor is a certificate in PEM.
+func testAnchor(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{}, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
 
 // TestCore holds the rules for the kinds of Kubernetes. want are the errors; none means that the object is taken.
 func TestCore(t *testing.T) {
@@ -14,7 +34,9 @@ func TestCore(t *testing.T) {
 		slice   = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s}\n"
 		secret  = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n"
 		config  = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\n"
+		bundle  = "apiVersion: certificates.k8s.io/v1beta1\nkind: ClusterTrustBundle\nmetadata: {name: b}\nspec: "
 	)
+	anchor := testAnchor(t)
 	tests := map[string]struct {
 		text string
 		want []string
@@ -50,6 +72,10 @@ func TestCore(t *testing.T) {
 		"key in data and binary":   {config + "data: {a: b}\nbinaryData: {a: aGk=}", []string{`data[a]: Invalid value: "a": duplicate of key present in binaryData`}},
 		"binary data not base64":   {config + "binaryData: {a: '?'}", []string{`binaryData[a]: ConfigMap in version "v1" cannot be handled as a ConfigMap: illegal base64 data at input byte 0`}},
 		"namespace":                {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}", nil},
+		"trust bundle":             {bundle + "{trustBundle: \"" + strings.ReplaceAll(anchor, "\n", "\\n") + "\"}", nil},
+		"trust bundle of a signer": {bundle + "{signerName: a.example/b, trustBundle: \"" + strings.ReplaceAll(anchor, "\n", "\\n") + "\"}", []string{`metadata.name: Invalid value: "b": ClusterTrustBundle for signerName a.example/b must be named with prefix a.example:b:`}},
+		"empty trust bundle":       {bundle + "{trustBundle: x}", []string{`spec.trustBundle: Invalid value: "<value omitted>": at least one trust anchor must be provided`}},
+		"key in a trust bundle":    {bundle + "{trustBundle: \"-----BEGIN PRIVATE KEY-----\\nAAAA\\n-----END PRIVATE KEY-----\"}", []string{`spec.trustBundle: Invalid value: "<value omitted>": entry 0 has bad block type: PRIVATE KEY`}},
 		"namespace in a namespace": {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a, namespace: b}", []string{"metadata.namespace: Forbidden: not allowed on this type"}},
 	}
 	v := New()
@@ -89,7 +115,11 @@ func TestLookup(t *testing.T) {
 		"version":         {"gateway.networking.k8s.io/v1alpha2", "HTTPRoute", Unknown, "the versions of this kind are v1, v1beta1"},
 		"ingress":         {"networking.k8s.io/v1", "Ingress", Unknown, "use HTTPRoute"},
 		"endpoints":       {"v1", "Endpoints", Unknown, "use EndpointSlice"},
-		"not yet":         {"gateway.networking.k8s.io/v1", "GRPCRoute", Unserved, "not served by this version"},
+		"grpc":            {"gateway.networking.k8s.io/v1", "GRPCRoute", Served, ""},
+		"an alpha of TCP": {"gateway.networking.k8s.io/v1alpha2", "TCPRoute", Served, ""},
+		"parameters":      {"gatehouse.dev/v1alpha1", "GatewayParameters", Served, ""},
+		"trust bundle":    {"certificates.k8s.io/v1beta1", "ClusterTrustBundle", Served, ""},
+		"mesh":            {"gateway.networking.x-k8s.io/v1alpha1", "XMesh", Unserved, "not served by this version"},
 		"another gateway": {"networking.istio.io/v1", "Gateway", Unknown, "no matches for kind"},
 	}
 	v := New()

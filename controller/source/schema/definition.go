@@ -25,11 +25,14 @@ import (
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"gatehouse.dev/gatehouse/controller/apis/v1alpha1"
 )
 
 //go:generate go test -run TestEmbeddedDefinitions -update .
 
-// crds are the CustomResourceDefinitions of the experimental channel, byte for byte as the gateway-api module ships them.
+// crds are the CustomResourceDefinitions of the experimental channel, byte for byte as the gateway-api module ships them, and those of
+// Gatehouse's own that deploy/crds holds.
 //
 //go:embed crds/*.yaml
 var crds embed.FS
@@ -37,6 +40,7 @@ var crds embed.FS
 const (
 	gatewayGroup  = "gateway.networking.k8s.io"
 	gatewayXGroup = "gateway.networking.x-k8s.io"
+	ownGroup      = "gatehouse.dev"
 )
 
 // definition is a kind that a CustomResourceDefinition describes.
@@ -79,14 +83,25 @@ func definitions() []*definition {
 		{group: gatewayXGroup, kind: "XBackend", file: "xbackends", servedVersions: []string{"v1alpha1"},
 			typedVersion: "v1alpha1", typed: func() metav1.Object { return &gatewayxv1alpha1.XBackend{} }},
 
-		{group: gatewayGroup, kind: "GRPCRoute", file: "grpcroutes", servedVersions: v1},
-		{group: gatewayGroup, kind: "TLSRoute", file: "tlsroutes", servedVersions: []string{"v1", "v1alpha2", "v1alpha3"}},
-		{group: gatewayGroup, kind: "TCPRoute", file: "tcproutes", servedVersions: []string{"v1", "v1alpha2"}},
-		{group: gatewayGroup, kind: "UDPRoute", file: "udproutes", servedVersions: []string{"v1", "v1alpha2"}},
-		{group: gatewayGroup, kind: "ListenerSet", file: "listenersets", servedVersions: v1},
-		{group: gatewayGroup, kind: "BackendTLSPolicy", file: "backendtlspolicies", servedVersions: []string{"v1", "v1alpha3"}},
-		{group: gatewayXGroup, kind: "XBackendTrafficPolicy", file: "xbackendtrafficpolicies", servedVersions: []string{"v1alpha1"}},
-		{group: gatewayXGroup, kind: "XTelemetryPolicy", file: "xtelemetrypolicies", servedVersions: []string{"v1alpha1"}},
+		{group: gatewayGroup, kind: "GRPCRoute", file: "grpcroutes", servedVersions: v1,
+			typedVersion: "v1", typed: func() metav1.Object { return &gatewayv1.GRPCRoute{} }},
+		{group: gatewayGroup, kind: "TLSRoute", file: "tlsroutes", servedVersions: []string{"v1", "v1alpha2", "v1alpha3"},
+			typedVersion: "v1", typed: func() metav1.Object { return &gatewayv1.TLSRoute{} }},
+		{group: gatewayGroup, kind: "TCPRoute", file: "tcproutes", servedVersions: []string{"v1", "v1alpha2"},
+			typedVersion: "v1", typed: func() metav1.Object { return &gatewayv1.TCPRoute{} }},
+		{group: gatewayGroup, kind: "UDPRoute", file: "udproutes", servedVersions: []string{"v1", "v1alpha2"},
+			typedVersion: "v1", typed: func() metav1.Object { return &gatewayv1.UDPRoute{} }},
+		{group: gatewayGroup, kind: "ListenerSet", file: "listenersets", servedVersions: v1,
+			typedVersion: "v1", typed: func() metav1.Object { return &gatewayv1.ListenerSet{} }},
+		{group: gatewayGroup, kind: "BackendTLSPolicy", file: "backendtlspolicies", servedVersions: []string{"v1", "v1alpha3"},
+			typedVersion: "v1", typed: func() metav1.Object { return &gatewayv1.BackendTLSPolicy{} }},
+		{group: gatewayXGroup, kind: "XBackendTrafficPolicy", file: "xbackendtrafficpolicies", servedVersions: []string{"v1alpha1"},
+			typedVersion: "v1alpha1", typed: func() metav1.Object { return &gatewayxv1alpha1.XBackendTrafficPolicy{} }},
+		{group: gatewayXGroup, kind: "XTelemetryPolicy", file: "xtelemetrypolicies", servedVersions: []string{"v1alpha1"},
+			typedVersion: "v1alpha1", typed: func() metav1.Object { return &gatewayxv1alpha1.XTelemetryPolicy{} }},
+		{group: ownGroup, kind: "GatewayParameters", file: "gatewayparameters", servedVersions: []string{"v1alpha1"},
+			typedVersion: "v1alpha1", typed: func() metav1.Object { return &v1alpha1.GatewayParameters{} }},
+		// A mesh's settings say nothing to a gateway.
 		{group: gatewayXGroup, kind: "XMesh", file: "xmeshes", servedVersions: []string{"v1alpha1"}, clusterScoped: true},
 	}
 	for _, d := range list {

@@ -31,7 +31,7 @@ func ignored(group, kind string) bool {
 	case "coordination.k8s.io":
 		kinds = "Lease LeaseCandidate"
 	case "certificates.k8s.io":
-		kinds = "CertificateSigningRequest ClusterTrustBundle"
+		kinds = "CertificateSigningRequest"
 	case "events.k8s.io":
 		kinds = "Event"
 	case "flowcontrol.apiserver.k8s.io":

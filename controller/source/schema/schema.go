@@ -2,9 +2,9 @@
 // defaults and validates as the server does for `kubectl apply --validate=strict`, with the server's own libraries and so with the
 // server's own messages. In flows the JSON of one object, out flows a typed object or the list of what is wrong with it.
 //
-// Gateway API kinds are held against the CustomResourceDefinitions of the experimental channel, which are embedded; kinds of
-// Kubernetes itself (Service, EndpointSlice, Secret, ConfigMap, Namespace) against rules written here for the fields that a gateway
-// reads. The package knows nothing of files, lines or what an object means for traffic.
+// Gateway API kinds are held against the CustomResourceDefinitions of the experimental channel, which are embedded, as is that of
+// GatewayParameters; kinds of Kubernetes itself (Service, EndpointSlice, Secret, ConfigMap, ClusterTrustBundle, Namespace) against rules
+// written here for the fields that a gateway reads. The package knows nothing of files, lines or what an object means for traffic.
 package schema
 
 import (
