@@ -24,7 +24,7 @@ TOOL := $(GO) tool -modfile=.ci/tools/go.mod
 help: ## list the commands
 	@echo 'Usage: make COMMAND'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 .PHONY: build
 build: ## build every program into bin/
@@ -71,12 +71,51 @@ BENCHFLAGS ?=
 bench: $(if $(BENCH_GATEHOUSE),,build) ## load the gateway and its peers side by side: SCENARIO=h1,h2 ROUNDS=3 DURATION=5s PEERS=
 	$(GO) run ./bench -scenario '$(SCENARIO)' -rounds $(ROUNDS) -duration $(DURATION) -peers '$(PEERS)' $(BENCHFLAGS)
 
-# The compiler takes cmd/gatehouse/default.pgo by itself.
+# The compiler takes cmd/gatehouse-proxy/default.pgo by itself. The standalone gateway goes without: it gains nothing measurable, and all of
+# the Kubernetes libraries would be compiled once more for it.
 .PHONY: pgo
-pgo: build ## measure anew what the compiler optimises the gateway for: cmd/gatehouse/default.pgo
+pgo: build ## measure anew what the compiler optimises the proxy for
 	rm -rf .bench/profile
 	$(GO) run ./bench -scenario 'h1,h1tls,h2,h3,grpc-unary,routes-1000,features,handshake-full' -peers gatehouse -rounds 1 -duration 10s -profile .bench/profile
-	$(GO) tool pprof -proto -output cmd/gatehouse/default.pgo .bench/profile/*.pprof
+	$(GO) tool pprof -proto -output cmd/gatehouse-proxy/default.pgo .bench/profile/*.pprof
+
+# A Kubernetes cluster of local processes (test/cluster), and the official Gateway API conformance suite in one (test/conformance).
+CLUSTER_STATE ?= .state/cluster
+PROFILES ?=
+RUNS     ?= 1
+
+bin/gatehouse-cluster: FORCE
+	@mkdir -p bin
+	cd test/cluster && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o ../../bin/gatehouse-cluster ./cmd/gatehouse-cluster
+
+bin/conformance: FORCE
+	@mkdir -p bin
+	cd test/conformance && $(GO) build -o ../../bin/conformance ./cmd/conformance
+
+.PHONY: FORCE
+FORCE:
+
+.PHONY: cluster-up
+cluster-up: build bin/gatehouse-cluster ## start a Kubernetes cluster of local processes, for tests; as root
+	cd test/cluster && ../../bin/gatehouse-cluster --state $(abspath $(CLUSTER_STATE)) up --image gatehouse=$(CURDIR)/bin/gatehouse --image gatehouse-proxy=$(CURDIR)/bin/gatehouse-proxy
+
+.PHONY: cluster-down
+cluster-down: bin/gatehouse-cluster ## end it
+	bin/gatehouse-cluster --state $(abspath $(CLUSTER_STATE)) down
+
+.PHONY: conformance
+conformance: build bin/gatehouse-cluster bin/conformance ## run the Gateway API conformance suite in such a cluster: PROFILES= RUNS=1; as root
+	bin/conformance -profiles '$(PROFILES)' -runs $(RUNS) -report docs/conformance/report.yaml
+
+.PHONY: generate
+generate: ## make anew what is made of other files: deep copies, CRDs, deploy/install.yaml
+	$(TOOL) controller-gen object crd paths=./controller/apis/... output:crd:dir=deploy/crds
+	cp deploy/crds/gatehouse.dev_*.yaml deploy/helm/gatehouse/crds/
+	cp deploy/crds/gatehouse.dev_*.yaml controller/source/schema/crds/
+	{ echo '# Made from deploy/helm/gatehouse by `make generate`: change the chart, not this file.' && \
+	  $(TOOL) helm template gatehouse deploy/helm/gatehouse --namespace gatehouse-system --include-crds --set createNamespace=true; \
+	} >deploy/install.yaml.new
+	mv deploy/install.yaml.new deploy/install.yaml
 
 .PHONY: microbench
 microbench: ## run the Go benchmarks of the packages
@@ -84,4 +123,4 @@ microbench: ## run the Go benchmarks of the packages
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin coverage.out
+	rm -rf bin coverage.out .conformance

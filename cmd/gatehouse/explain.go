@@ -130,6 +130,9 @@ func printDecision(out io.Writer, request string, d *snapshot.Decision, problems
 	row("socket", "%s", d.Socket)
 	if d.Listener != nil {
 		row("listener", "%s %s, %s%s", d.Listener, d.Listener.Rule, hostText(d.ListenerHostname), at(*d.Listener))
+		for _, f := range d.ListenerFilters {
+			row("filter", "%s, before the route is chosen, which does not take into account what it changes", f)
+		}
 	}
 	if d.Refused != nil {
 		row("answer", "%d %s: %s", d.Refused.Status, d.Refused.Kind, d.Refused.Detail)

@@ -42,6 +42,6 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), validateCommand(), explainCommand(), getCommand())
+	root.AddCommand(runCommand(), controllerCommand(), validateCommand(), explainCommand(), getCommand())
 	return root
 }

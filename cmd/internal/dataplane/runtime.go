@@ -1,4 +1,4 @@
-package main
+package dataplane
 
 import (
 	"log/slog"
@@ -17,9 +17,9 @@ const (
 	memoryShare = 0.9
 )
 
-// tuneRuntime fits Go's runtime to a proxy and to the container it runs in. The number of threads needs nothing: Go takes it from the
+// TuneRuntime fits Go's runtime to a proxy and to the container it runs in. The number of threads needs nothing: Go takes it from the
 // container's CPU limit and follows its changes.
-func tuneRuntime(logger *slog.Logger) {
+func TuneRuntime(logger *slog.Logger) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
