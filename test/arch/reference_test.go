@@ -100,7 +100,7 @@ func TestReferencePathsAreTrue(t *testing.T) {
 // TestReferenceListsFlags finds flags of the programs that the reference does not name.
 func TestReferenceListsFlags(t *testing.T) {
 	page := readPage(t, "docs", "reference.md")
-	for _, name := range []string{"cmd/gatehouse", "cmd/bookinfo"} {
+	for _, name := range []string{"cmd/gatehouse", "cmd/gatehouse-proxy", "cmd/internal/dataplane", "cmd/bookinfo"} {
 		for _, flag := range findPackage(t, name).flags() {
 			if !regexp.MustCompile("`[^`]*--" + regexp.QuoteMeta(flag) + "[ `]").MatchString(page) {
 				t.Errorf("docs/reference.md does not list --%s of %s", flag, name)

@@ -18,6 +18,7 @@ import (
 	"gatehouse.dev/gatehouse/gateway"
 	"gatehouse.dev/gatehouse/gateway/config"
 	"gatehouse.dev/gatehouse/gateway/downstream"
+	"gatehouse.dev/gatehouse/gateway/telemetry"
 )
 
 // GatewayOptions are what a test may change about an Engine.
@@ -25,6 +26,7 @@ type GatewayOptions struct {
 	Limits    downstream.Limits
 	DrainTime time.Duration
 	Filters   []filters.Spec
+	Telemetry *telemetry.Telemetry
 }
 
 // Gateway is an Engine under test.
@@ -44,7 +46,7 @@ func NewGateway(t testing.TB, opt GatewayOptions) *Gateway {
 		opt.DrainTime = time.Second
 	}
 	engine, err := gateway.New(gateway.Options{
-		Filters: set, Logger: slog.New(slog.DiscardHandler), Limits: opt.Limits, DrainTime: opt.DrainTime,
+		Filters: set, Logger: slog.New(slog.DiscardHandler), Limits: opt.Limits, DrainTime: opt.DrainTime, Telemetry: opt.Telemetry,
 	})
 	if err != nil {
 		t.Fatal(err)
