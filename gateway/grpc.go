@@ -151,21 +151,22 @@ func grpcTimeout(text string) (time.Duration, bool) {
 	if err != nil {
 		return 0, false
 	}
-	switch unit := time.Duration(n); text[digits] {
+	var unit time.Duration
+	switch text[digits] {
 	case 'H':
-		return min(unit, 1<<20) * time.Hour, true
+		unit, n = time.Hour, min(n, 1<<20)
 	case 'M':
-		return min(unit, 1<<26) * time.Minute, true
+		unit, n = time.Minute, min(n, 1<<26)
 	case 'S':
-		return unit * time.Second, true
+		unit = time.Second
 	case 'm':
-		return unit * time.Millisecond, true
+		unit = time.Millisecond
 	case 'u':
-		return unit * time.Microsecond, true
+		unit = time.Microsecond
 	case 'n':
-		return unit, true
+		unit = time.Nanosecond
 	}
-	return 0, false
+	return time.Duration(n) * unit, unit > 0
 }
 
 // grpcReply makes x.Resp a trailers-only answer. Fields that are there already stay, but for those that speak of a body.

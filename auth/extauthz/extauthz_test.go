@@ -244,6 +244,7 @@ func says(t *testing.T, r *authv3.CheckResponse) server {
 }
 
 func option(name, value string, appended *wrapperspb.BoolValue, how corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
+	//lint:ignore SA1019 servers of the protocol still say it
 	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, Append: appended, AppendAction: how}
 }
 

@@ -234,7 +234,8 @@ func changes(list []*corev3.HeaderValueOption) ([]change, error) {
 
 // how reads append, whose default is false in this protocol, and append_action where append is not said.
 func how(option *corev3.HeaderValueOption) action {
-	if said := option.GetAppend(); said != nil { //nolint:staticcheck // servers of the protocol still say it
+	//lint:ignore SA1019 servers of the protocol still say it
+	if said := option.GetAppend(); said != nil {
 		if said.GetValue() {
 			return add
 		}

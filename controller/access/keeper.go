@@ -64,19 +64,19 @@ func (k *Keeper) Keep(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.New("Secret " + SecretName + ": somebody else writes it all the time")
+	return errors.New("the Secret " + SecretName + ": somebody else writes it all the time")
 }
 
 func (k *Keeper) keep(ctx context.Context) error {
 	secret, err := k.secrets.Get(ctx, SecretName, metav1.GetOptions{})
 	missing := apierrors.IsNotFound(err)
 	if err != nil && !missing {
-		return fmt.Errorf("Secret %s: %w", SecretName, err)
+		return fmt.Errorf("the Secret %s: %w", SecretName, err)
 	}
 	var held *Authority
 	if !missing {
 		if held, err = decode(secret.Data); err != nil {
-			return fmt.Errorf("Secret %s holds no CA that can be used; delete it to have one made: %w", SecretName, err)
+			return fmt.Errorf("the Secret %s holds no CA that can be used; delete it to have one made: %w", SecretName, err)
 		}
 	}
 	authority, err := rotate(held, k.now())

@@ -53,7 +53,8 @@ func (b *routeBuilder) extAuth(at string, f *gatewayv1.HTTPExternalAuthFilter) e
 // leadFilters notes the targets that filters lead to, beside the backends.
 func (b *routeBuilder) leadFilters(list []gatewayv1.HTTPRouteFilter) {
 	for i := range list {
-		ref, carries := (*gatewayv1.BackendObjectReference)(nil), carriedBy(b.key.kind)
+		var ref *gatewayv1.BackendObjectReference
+		carries := carriedBy(b.key.kind)
 		switch f := &list[i]; {
 		case f.RequestMirror != nil:
 			ref = &f.RequestMirror.BackendRef

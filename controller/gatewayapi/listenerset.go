@@ -6,7 +6,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -107,7 +106,7 @@ func (p *pass) admitsSet(v *view, g *gateway, obj *gatewayv1.ListenerSet) bool {
 				"the selector does not parse, so it admits no namespace: %v", err))
 			return false
 		}
-		return allowed.Namespaces.Selector != nil && selector.Matches(labels.Set(namespaceLabels(obj.Namespace, p.st)))
+		return allowed.Namespaces.Selector != nil && selector.Matches(namespaceLabels(obj.Namespace, p.st))
 	}
 	return false
 }

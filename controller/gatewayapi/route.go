@@ -128,7 +128,7 @@ func (p *pass) listRoutes() {
 				p.routes[key] = rt
 				p.Translator.order = append(p.order, rt)
 				reorder = true
-			case created(rt.next) != created(obj):
+			case !created(rt.next).Equal(created(obj)):
 				reorder = true
 			}
 			rt.next, rt.seen = obj, p.run

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
@@ -40,13 +39,21 @@ func coreKinds() []*coreKind {
 			decode: decode[corev1.Secret], complete: typed(completeSecret), check: typedCheck(checkSecret)},
 		{group: "", kind: "ConfigMap", version: "v1", validName: validation.NameIsDNSSubdomain,
 			decode: decode[corev1.ConfigMap], complete: func(metav1.Object) {}, check: typedCheck(checkConfigMap)},
-		{group: "certificates.k8s.io", kind: "ClusterTrustBundle", version: "v1beta1", clusterScoped: true, validName: path.ValidatePathSegmentName,
+		{group: "certificates.k8s.io", kind: "ClusterTrustBundle", version: "v1beta1", clusterScoped: true, validName: pathSegment,
 			decode: decode[certificatesv1beta1.ClusterTrustBundle], complete: func(metav1.Object) {}, check: typedCheck(checkTrustBundle)},
 		{group: "", kind: "Namespace", version: "v1", clusterScoped: true, validName: validation.NameIsDNSLabel,
 			decode:   decode[corev1.Namespace],
 			complete: typed(func(n *corev1.Namespace) { n.Status, n.Spec = corev1.NamespaceStatus{}, corev1.NamespaceSpec{} }),
 			check:    func(metav1.Object) field.ErrorList { return nil }},
 	}
+}
+
+// pathSegment takes every name that can stand in a URL's path: those of ClusterTrustBundles hold their signer's, as "example.com:mine".
+func pathSegment(name string, _ bool) []string {
+	if name == "." || name == ".." || strings.ContainsAny(name, "/%") {
+		return []string{"must not be '.' or '..' and must not contain '/' or '%'"}
+	}
+	return nil
 }
 
 // decode decodes strictly: fields that are unknown or stand twice are errors.

@@ -54,7 +54,7 @@ func TestFlowLine(t *testing.T) {
 		"nothing known": {Peer: exchange.Peer{Bind: "*:53/udp", Proto: exchange.UDP, Remote: client}, Start: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
 		"hostile name": {
 			Peer:  exchange.Peer{Proto: exchange.TLS, Remote: client, TLS: &exchange.TLSInfo{ServerName: "a\"\n\x00\xff<"}},
-			Start: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Fault: exchange.NewFault(exchange.NoRoute, errors.New("no \"route\"\n")),
+			Start: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Fault: exchange.NewFault(exchange.NoRoute, errors.New("no \"route\"\n\x00 here")),
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"net"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -38,6 +39,10 @@ const (
 	keepaliveTimeout = 10 * time.Second
 	// connectTimeout bounds TCP and TLS handshakes of one attempt.
 	connectTimeout = 10 * time.Second
+	// tcpTimeout bounds the TCP handshake alone. A controller that has just ended leaves an address from which nothing answers, and its
+	// Service leads there until its successor has put its own in place. A new attempt finds the successor; one that waits never does,
+	// because nodes send all packets of a connection to where they sent the first.
+	tcpTimeout = 2 * time.Second
 )
 
 // Options are a client's settings.
@@ -182,10 +187,17 @@ func (f *follower) dial() (*grpc.ClientConn, error) {
 		grpc.WithPerRPCCredentials(token(f.options.Token)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: f.options.Keepalive, Timeout: f.options.KeepaliveTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout}),
+		grpc.WithContextDialer(dialTCP(tcpTimeout)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(format.MaxResponse), grpc.MaxCallSendMsgSize(format.MaxRequest)),
 		grpc.WithIdleTimeout(0), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 		grpc.WithUserAgent("gatehouse-proxy"),
 	)
+}
+
+// dialTCP returns a dialer that gives up early. Dead peers are noticed by gRPC's keepalive, not by TCP's.
+func dialTCP(timeout time.Duration) func(context.Context, string) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: timeout, KeepAlive: -1}
+	return func(ctx context.Context, address string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", address) }
 }
 
 // receive takes one message and returns the answer. An error means that the stream makes no sense.

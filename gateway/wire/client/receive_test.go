@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -249,4 +251,50 @@ func TestBackoff(t *testing.T) {
 			t.Errorf("after %d failures %s to %s, want %s to %s", failures, least, most, want/2, want)
 		}
 	}
+}
+
+// TestSilentAddress: where nothing answers, an attempt ends soon, so that the next can lead elsewhere.
+func TestSilentAddress(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	dial := dialTCP(timeout)
+	address := silent(t)
+	// The kernel completes as many handshakes as fit into the backlog, which is the least possible and never emptied.
+	for range 16 {
+		began := time.Now()
+		conn, err := dial(t.Context(), address)
+		if err == nil {
+			defer conn.Close()
+			continue
+		}
+		var timedOut net.Error
+		if !errors.As(err, &timedOut) || !timedOut.Timeout() {
+			t.Fatalf("got %v", err)
+		}
+		if took := time.Since(began); took < timeout || took > connectTimeout {
+			t.Errorf("gave up after %s", took)
+		}
+		return
+	}
+	t.Error("every connection was accepted")
+}
+
+// silent returns the address of a socket that nobody accepts from.
+func silent(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(bound.(*syscall.SockaddrInet4).Port)).String()
 }
