@@ -103,6 +103,10 @@ cluster-up: build bin/gatehouse-cluster ## start a Kubernetes cluster of local p
 cluster-down: bin/gatehouse-cluster ## end it
 	bin/gatehouse-cluster --state $(abspath $(CLUSTER_STATE)) down
 
+.PHONY: cluster-test
+cluster-test: ## test the test cluster itself
+	cd test/cluster && CGO_ENABLED=0 $(GO) test -trimpath ./...
+
 .PHONY: conformance
 conformance: build bin/gatehouse-cluster bin/conformance ## run the Gateway API conformance suite in such a cluster: PROFILES= RUNS=1; as root
 	bin/conformance -profiles '$(PROFILES)' -runs $(RUNS) -report docs/conformance/report.yaml
