@@ -61,7 +61,7 @@ func available(ctx context.Context, mayBuild bool) error {
 		return err
 	}
 	if !built && !mayBuild {
-		return errors.New("the test cluster's control plane is not built: make cluster-build, which takes minutes, once")
+		return errors.New("the test cluster's control plane is not built: make cluster-up builds it, which takes minutes, once")
 	}
 	command, err := build.Command(folder).Build(ctx, os.Stderr)
 	if err != nil {

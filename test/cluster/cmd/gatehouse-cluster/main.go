@@ -203,7 +203,7 @@ func builtPlane() (string, error) {
 	}
 	path, built, err := build.ControlPlane(folder).Path()
 	if err == nil && !built {
-		err = errors.New("the test cluster's control plane is not built: make cluster-build, which takes minutes, once")
+		err = errors.New("the test cluster's control plane is not built: make cluster-up builds it, which takes minutes, once")
 	}
 	return path, err
 }

@@ -1,11 +1,14 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -166,4 +169,18 @@ func (p *Pod) Remove() {
 	p.pods.mu.Lock()
 	defer p.pods.mu.Unlock()
 	p.pods.pool.Return(p.Address)
+}
+
+// DialLoopback connects to a TCP port of the pod's loopback address. The thread that does it is not used again.
+func (p *Pod) DialLoopback(ctx context.Context, port int32) (conn net.Conn, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err = unix.Setns(int(p.Namespace.Fd()), unix.CLONE_NEWNET); err == nil {
+			conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+		}
+	}()
+	<-done
+	return conn, err
 }

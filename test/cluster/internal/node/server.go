@@ -283,13 +283,13 @@ func (a *Agent) servePortForward(w http.ResponseWriter, r *http.Request) {
 	portforward.ServePortForward(w, r, forwarder{p}, p.name, string(p.uid), options, streamIdle, streamCreate, portforward.SupportedProtocols)
 }
 
-// forwarder connects streams with a pod's ports. Unlike a kubelet's it reaches those that listen on the pod's address, not on its loopback.
+// forwarder connects streams with a pod's ports, from within the pod's network, as a kubelet does: servers that listen on loopback only are
+// reached too, and see a client of their own machine.
 type forwarder struct{ pod *pod }
 
 // PortForward implements portforward.PortForwarder.
 func (f forwarder) PortForward(ctx context.Context, _ string, _ string, port int32, stream io.ReadWriteCloser) error {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(f.pod.address(), strconv.Itoa(int(port))))
+	c, err := f.pod.dial(ctx, port)
 	if err != nil {
 		return err
 	}
@@ -302,4 +302,15 @@ func (f forwarder) PortForward(ctx context.Context, _ string, _ string, port int
 	}()
 	_, err = io.Copy(stream, c)
 	return err
+}
+
+// dial connects to a port of the pod from within its network, or from the node's for a pod that has that.
+func (p *pod) dial(ctx context.Context, port int32) (net.Conn, error) {
+	p.mu.Lock()
+	own := p.network
+	p.mu.Unlock()
+	if own != nil {
+		return own.DialLoopback(ctx, port)
+	}
+	return (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
 }
