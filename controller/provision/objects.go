@@ -89,8 +89,12 @@ func labels(g *plan.Gateway, s *settings) map[string]string {
 // annotations returns the annotations of every object of a Gateway and of its Pods.
 func annotations(g *plan.Gateway) map[string]string {
 	out := maps.Clone(g.Annotations)
-	// The Deployment's controller writes these. Were they ours too, we would write in turns for ever.
-	maps.DeleteFunc(out, func(key, _ string) bool { return strings.HasPrefix(key, "deployment.kubernetes.io/") })
+	maps.DeleteFunc(out, func(key, _ string) bool {
+		// The Deployment's controller writes these. Were they ours too, we would write in turns for ever.
+		return strings.HasPrefix(key, "deployment.kubernetes.io/") ||
+			// This takes the proxies' AppArmor profile away, which is not the business of who may create a Gateway.
+			strings.HasPrefix(key, "container.apparmor.security.beta.kubernetes.io/")
+	})
 	return out
 }
 

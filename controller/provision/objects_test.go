@@ -238,3 +238,17 @@ func TestEveryObjectIsLabelled(t *testing.T) {
 		}
 	}
 }
+
+// TestAnnotationsLeftOut: those of a Gateway that would undo what its objects are made to be.
+func TestAnnotationsLeftOut(t *testing.T) {
+	g := plan.Gateway{Annotations: map[string]string{
+		"deployment.kubernetes.io/revision": "1", "container.apparmor.security.beta.kubernetes.io/proxy": "unconfined", "example.com/team": "shop",
+	}}
+	got := annotations(&g)
+	if len(got) != 1 || got["example.com/team"] != "shop" {
+		t.Errorf("got %v", got)
+	}
+	if len(g.Annotations) != 3 {
+		t.Error("the Gateway's own were changed")
+	}
+}

@@ -145,6 +145,32 @@ func TestBounds(t *testing.T) {
 	})
 }
 
+// TestBoundOfProxy: one proxy cannot take the streams of the others.
+func TestBoundOfProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewServer(ServerOptions{Authorize: func(_ context.Context, token string) (string, string, error) { return "ns/a", token, nil }})
+		results := make(chan error, maxOfProxy)
+		for range maxOfProxy {
+			go func() { results <- s.DeltaAggregatedResources(newCall(t, "one")) }()
+		}
+		synctest.Wait()
+		if err := s.DeltaAggregatedResources(newCall(t, "one")); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("one more stream of the proxy: %v", err)
+		}
+		if err := s.DeltaAggregatedResources(newCall(t, "other")); status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("a stream of another one, silent: %v", err)
+		}
+		for range maxOfProxy {
+			if err := <-results; status.Code(err) != codes.DeadlineExceeded {
+				t.Errorf("a silent stream: %v", err)
+			}
+		}
+		if len(s.proxies) != 0 {
+			t.Errorf("streams that ended are counted: %v", s.proxies)
+		}
+	})
+}
+
 // TestAuthorize: what Authorize says counts, and it is not waited for without end.
 func TestAuthorize(t *testing.T) {
 	tests := map[string]struct {

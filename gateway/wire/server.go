@@ -34,6 +34,9 @@ import (
 const (
 	// maxStreams bounds the streams of all Gateways together.
 	maxStreams = 10000
+	// maxOfProxy bounds the streams of one proxy, which has one, and for a moment another when it begins anew. Else whoever can read one proxy's
+	// token could keep the proxies of all other Gateways out.
+	maxOfProxy = 8
 	// maxAuthorizing bounds the calls of Authorize under way.
 	maxAuthorizing = 64
 	// authorizeTime bounds one of them.
@@ -89,6 +92,7 @@ type Server struct {
 	mu      sync.Mutex
 	fleets  map[string]*fleet // by Gateway; guarded by mu, as all below
 	streams int
+	proxies map[string]int // streams by Gateway and proxy
 	closed  bool
 }
 
@@ -100,7 +104,7 @@ func NewServer(o ServerOptions) *Server {
 	if o.OnChange == nil {
 		o.OnChange = func(string) {}
 	}
-	s := &Server{options: o, authorizing: make(chan struct{}, maxAuthorizing), fleets: map[string]*fleet{}}
+	s := &Server{options: o, authorizing: make(chan struct{}, maxAuthorizing), fleets: map[string]*fleet{}, proxies: map[string]int{}}
 	s.lifetime, s.close = context.WithCancelCause(context.Background())
 	return s
 }
@@ -209,6 +213,25 @@ func (s *Server) exit() {
 	s.working.Done()
 }
 
+// admit counts a stream of a proxy in.
+func (s *Server) admit(proxy string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proxies[proxy] >= maxOfProxy {
+		return status.Error(codes.ResourceExhausted, "too many streams of this proxy; end one first")
+	}
+	s.proxies[proxy]++
+	return nil
+}
+
+func (s *Server) dismiss(proxy string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proxies[proxy]--; s.proxies[proxy] == 0 {
+		delete(s.proxies, proxy)
+	}
+}
+
 // DeltaAggregatedResources serves one proxy until it leaves, its token expires, its Gateway is removed or the Server is closed.
 func (s *Server) DeltaAggregatedResources(call discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	if err := s.enter(); err != nil {
@@ -223,6 +246,10 @@ func (s *Server) DeltaAggregatedResources(call discovery.AggregatedDiscoveryServ
 	if err != nil {
 		return err
 	}
+	if err := s.admit(gateway + " " + proxy); err != nil {
+		return err
+	}
+	defer s.dismiss(gateway + " " + proxy)
 	f := s.acquire(gateway)
 	defer s.release(f)
 	st := &stream{

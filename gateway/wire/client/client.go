@@ -197,7 +197,9 @@ func (f *follower) dial() (*grpc.ClientConn, error) {
 // dialTCP returns a dialer that gives up early. Dead peers are noticed by gRPC's keepalive, not by TCP's.
 func dialTCP(timeout time.Duration) func(context.Context, string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: timeout, KeepAlive: -1}
-	return func(ctx context.Context, address string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", address) }
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", address)
+	}
 }
 
 // receive takes one message and returns the answer. An error means that the stream makes no sense.

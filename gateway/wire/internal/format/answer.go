@@ -25,6 +25,8 @@ const (
 	maxProblem = 1 << 10
 	// maxProblems bounds the listeners, and the clusters, that are named in an answer.
 	maxProblems = 1000
+	// maxName bounds the name of one of them, in bytes: those of the longest objects have about 1,100.
+	maxName = 2 << 10
 )
 
 // Version writes a response's system_version_info: the version of the configuration, with "+" when more messages of the same change
@@ -101,6 +103,9 @@ func Answer(detail *statuspb.Status) (refused string, applied Applied, err error
 			return "", Applied{}, errors.New("an acknowledgement names more than is allowed")
 		}
 		for name, text := range list {
+			if len(name) > maxName {
+				return "", Applied{}, errors.New("an acknowledgement holds a name that is longer than is allowed")
+			}
 			list[name] = cut(text, maxProblem)
 		}
 	}

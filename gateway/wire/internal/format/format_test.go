@@ -245,6 +245,12 @@ func TestAnswer(t *testing.T) {
 	if refused, _, err := Answer(Nack(long)); err != nil || len(refused) > maxReason || !strings.HasPrefix(refused, "üü") {
 		t.Errorf("got %d bytes, %v", len(refused), err)
 	}
+	if detail, err = Ack(config.Applied{Clusters: map[string]error{strings.Repeat("n", maxName+1): long}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Answer(detail); err == nil {
+		t.Error("a name beyond the bound is taken")
+	}
 	if refused, _, _ := Answer(Nack(errors.New(""))); refused == "" {
 		t.Error("a refusal without a reason is none")
 	}
