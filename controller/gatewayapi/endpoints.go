@@ -30,6 +30,10 @@ func newEndpointIndex(st *source.State) endpointIndex {
 	return index
 }
 
+// maxEndpoints bounds the addresses of one cluster, ten times what a Service has in the largest clusters. They travel in one piece, of which one that
+// is larger than a proxy takes would keep a Gateway that many share from getting any change at all.
+const maxEndpoints = 50_000
+
 // endpoints returns the addresses to send to: the ready ones, or, when there is none, those that still serve while they terminate, as
 // kube-proxy does, so that the last pod of a rollout finishes its work.
 func (p *pass) endpoints(t *target, list []*discoveryv1.EndpointSlice) ([]netip.AddrPort, []problem.Problem) {
@@ -69,7 +73,12 @@ func (p *pass) endpoints(t *target, list []*discoveryv1.EndpointSlice) ([]netip.
 		ready = terminating
 	}
 	slices.SortFunc(ready, netip.AddrPort.Compare)
-	return slices.Compact(ready), problems
+	if ready = slices.Compact(ready); len(ready) > maxEndpoints {
+		problems = append(problems, sliceProblem(list[0], "endpoints", problem.UnsupportedValue, "the other addresses",
+			"the Service has %d addresses, of which %d are used; split it", len(ready), maxEndpoints))
+		ready = slices.Clip(ready[:maxEndpoints])
+	}
+	return ready, problems
 }
 
 // endpointState reads the conditions: whether the endpoint takes requests, and whether it does so only to the end of its termination.

@@ -93,6 +93,10 @@ func (p *pass) readClientValidation(v *view, l *listener) {
 		}
 		v.problem(one)
 	}
+	if len(made.CAs) > maxCAs {
+		shut(field+".caCertificateRefs", problem.NoValidCACertificate, "listener %s stays closed: %s", l.spec.Name, errTooManyCAs)
+		return
+	}
 	switch spec.Mode {
 	case "", gatewayv1.AllowValidOnly:
 	case gatewayv1.AllowInsecureFallback:

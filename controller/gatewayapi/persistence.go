@@ -60,6 +60,9 @@ func (t *Translator) sessionPersistence(spec *gatewayv1.SessionPersistence, owne
 			out.Name = "gatehouse-" + hex.EncodeToString(sum[:6])
 		}
 	}
+	if out.Header && framesMessage(out.Name) {
+		return invalid(".header.name", "%q frames the message or says whom it is for, and the gateway writes it itself; choose another name", out.Name)
+	}
 	if !isToken(out.Name) {
 		return invalid("", "%q cannot name a cookie or header field; use letters, digits and -", out.Name)
 	}
@@ -101,6 +104,16 @@ func (t *Translator) sessionKey(owner sessionOwner) config.Secret {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(persistenceLabel + "\x00" + owner.String()))
 	return mac.Sum(nil)
+}
+
+// framesMessage reports whether a field says where a message ends, whom it is for or how its connection goes on, which is the gateway's to say
+// (RFC 9110 7.6.1).
+func framesMessage(name string) bool {
+	switch strings.ToLower(name) {
+	case "connection", "content-length", "host", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade":
+		return true
+	}
+	return false
 }
 
 // isToken reports whether s is a token (RFC 9110 5.6.2), which names of fields and cookies are.

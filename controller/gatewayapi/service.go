@@ -78,7 +78,7 @@ func (p *pass) readService(t *target) {
 			t.refuse(problem.InvalidBackend, fmt.Sprintf("Service %s/%s has externalName %v", service.Namespace, service.Name, err))
 			return
 		}
-		t.cluster.DNS, serverName = &config.DNS{Host: host, Port: uint16(t.key.port)}, host
+		t.cluster.DNS, serverName = &config.DNS{Host: host, Port: uint16(t.key.port), Loopback: p.opts.Standalone}, host
 	} else {
 		t.sliced = true
 	}

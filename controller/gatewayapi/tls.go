@@ -3,6 +3,7 @@ package gatewayapi
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"reflect"
 	"slices"
@@ -190,10 +191,16 @@ func Expiry(c *config.Config, now time.Time) []problem.Problem {
 	return list
 }
 
+// leafOf parses the first certificate of a chain. It leaves the key alone, whose checks cost a hundred times more: this is done for every
+// certificate whenever something changes.
 func leafOf(c *config.Certificate) (*x509.Certificate, error) {
-	pair, err := tls.X509KeyPair([]byte(c.Chain), c.Key)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", c.Name, err)
+	for rest := []byte(c.Chain); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil, fmt.Errorf("certificate %s: no PEM block of type CERTIFICATE", c.Name)
+		}
+		if block.Type == "CERTIFICATE" {
+			return x509.ParseCertificate(block.Bytes)
+		}
 	}
-	return pair.Leaf, nil
 }

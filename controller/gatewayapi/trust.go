@@ -21,6 +21,10 @@ import (
 // caKey is where a ConfigMap or Secret holds CAs (Gateway API: BackendTLSPolicyValidation.caCertificateRefs).
 const caKey = "ca.crt"
 
+// maxCAs bounds, in bytes of PEM, the CAs that one object trusts: some seven hundred certificates, thrice what a system has. They travel with each
+// cluster or listener, of which one that is larger than a proxy takes would keep a Gateway that many share from getting any change at all.
+const maxCAs = 1 << 20
+
 // trustBundleGroup is the API group of ClusterTrustBundles.
 const trustBundleGroup = "certificates.k8s.io"
 
@@ -212,6 +216,9 @@ func (p *pass) readTrust(namespace string, v *gatewayv1.BackendTLSPolicyValidati
 	return out
 }
 
+// errTooManyCAs is what is said of an object whose CAs exceed maxCAs.
+const errTooManyCAs = "the CA certificates have more than 1 MiB together; name only those that sign for this"
+
 // readTrusted follows references to CAs. They lead to the object's own namespace, or to what has none.
 func (p *pass) readTrusted(namespace string, refs []gatewayv1.LocalObjectReference, made *config.UpstreamTLS, out *trust) {
 	for i, ref := range refs {
@@ -226,6 +233,10 @@ func (p *pass) readTrusted(namespace string, refs []gatewayv1.LocalObjectReferen
 			out.unresolved = append(out.unresolved, fault{field, problem.InvalidCACertificateRef, b.err.Error()})
 		} else {
 			made.CAs += b.pem
+		}
+		if len(made.CAs) > maxCAs {
+			out.invalid = fault{".caCertificateRefs", problem.Reason(gatewayv1.PolicyReasonInvalid), errTooManyCAs}
+			return
 		}
 	}
 	if made.CAs == "" {

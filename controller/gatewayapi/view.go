@@ -78,8 +78,9 @@ func (p *pass) buildView() {
 			v.problem(gatewayProblem(obj, "spec.gatewayClassName", problem.UnknownClass, "the object",
 				"GatewayClass %q does not exist; create it or name one whose spec.controllerName is %q", name, p.opts.ControllerName))
 		case classRefused:
-			v.problem(gatewayProblem(obj, "spec.gatewayClassName", problem.UnknownClass, "the object",
-				"GatewayClass %q is not accepted; mend the class first", name))
+			// It is this controller's: its status has to say that nothing serves it any more.
+			p.buildGateway(v, key, obj)
+			v.gateways[key].refuse(v, "spec.gatewayClassName", problem.InvalidParameters, "GatewayClass %q is not accepted; mend the class first", name)
 		case classAccepted:
 			p.buildGateway(v, key, obj)
 		}

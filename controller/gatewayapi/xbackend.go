@@ -75,7 +75,7 @@ func (p *pass) readXBackendEndpoints(t *target) bool {
 			t.refuse(problem.InvalidBackend, fmt.Sprintf("XBackend %s has hostname %v", name, err))
 			return false
 		}
-		t.cluster.DNS = &config.DNS{Host: host, Port: uint16(t.key.port)}
+		t.cluster.DNS = &config.DNS{Host: host, Port: uint16(t.key.port), Loopback: p.opts.Standalone}
 	case obj.Spec.Type == gatewayxv1alpha1.BackendTypeEndpointSelector && p.opts.Standalone:
 		t.refuse(problem.UnsupportedValue, fmt.Sprintf("XBackend %s selects Pods, which there are in a cluster only; use ExternalHostname, or a "+
 			"Service with EndpointSlices", name))

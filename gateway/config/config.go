@@ -330,6 +330,9 @@ type RetryBudget struct {
 type DNS struct {
 	Host string `json:"host"`
 	Port uint16 `json:"port"`
+	// Loopback lets the name lead to this machine itself. In a Pod that is the gateway's own, with what it shows to operators alone, and whoever
+	// names the backend need not be one.
+	Loopback bool `json:"loopback,omitempty"`
 }
 
 // UpstreamTLS is how a cluster's endpoints are authenticated.

@@ -30,6 +30,8 @@ import (
 const (
 	// sessionBacklog is how many datagrams wait for an endpoint to be chosen; later ones are dropped.
 	sessionBacklog = 16
+	// backlogBytes bounds what these hold together: anybody can forge ten thousand clients. It is as much as one datagram can have.
+	backlogBytes = 64 << 10
 	// refusedFor is for how long the datagrams of a client that was refused are dropped, before somebody looks again: a flood must not
 	// make as many decisions, and log lines, as it has datagrams.
 	refusedFor = time.Second
@@ -257,6 +259,7 @@ type Session struct {
 	mu       sync.Mutex
 	endpoint Endpoint  // nil until Relay; guarded by mu
 	waiting  [][]byte  // for it; guarded by mu
+	held     int       // bytes in waiting; guarded by mu
 	over     bool      // datagrams are dropped; guarded by mu
 	refused  time.Time // when it was, zero when it was not; guarded by mu
 
@@ -346,7 +349,8 @@ func (s *Session) deliver(p []byte) {
 	case s.over:
 	case s.endpoint != nil:
 		s.send(p)
-	case len(s.waiting) < sessionBacklog:
+	case len(s.waiting) < sessionBacklog && s.held+len(p) <= backlogBytes:
+		s.held += len(p)
 		s.waiting = append(s.waiting, slices.Clone(p))
 	}
 }

@@ -39,7 +39,7 @@ func (c *Cluster) keepResolved(ctx context.Context, name *config.DNS, o *Options
 	backoff := retryFirst
 	first := true
 	for ctx.Err() == nil {
-		addrs, ttl, err := lookup(ctx, o.Resolve, name.Host)
+		addrs, ttl, err := lookup(ctx, o.Resolve, name)
 		wait := min(max(ttl, minTTL), maxTTL)
 		if err != nil {
 			o.Logger.Warn("a name does not resolve; the last addresses stay in use", "cluster", c.name, "host", name.Host, "error", err, "retry", backoff)
@@ -69,27 +69,46 @@ func (c *Cluster) keepResolved(ctx context.Context, name *config.DNS, o *Options
 }
 
 // lookup resolves a name and refuses addresses that no name outside may point the gateway at: link-local ones, where clouds serve
-// credentials, multicast and the unspecified address.
-func lookup(ctx context.Context, r Resolver, host string) ([]netip.Addr, time.Duration, error) {
+// credentials, multicast and the unspecified address; loopback too where the name is not said to be allowed to lead there.
+func lookup(ctx context.Context, r Resolver, name *config.DNS) ([]netip.Addr, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
-	addrs, ttl, err := r.Lookup(ctx, host)
+	addrs, ttl, err := r.Lookup(ctx, name.Host)
 	if err != nil {
 		return nil, 0, err
 	}
 	usable := make([]netip.Addr, 0, len(addrs))
 	for _, a := range addrs {
 		a = a.Unmap()
-		if a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+		if e := embedded(a); e.IsLinkLocalUnicast() || e.IsMulticast() || e.IsUnspecified() || e.IsLoopback() && !name.Loopback {
 			continue
 		}
 		usable = append(usable, a)
 	}
 	if len(usable) == 0 {
-		return nil, 0, fmt.Errorf("%s has no usable address (%d refused)", host, len(addrs))
+		return nil, 0, fmt.Errorf("%s has no usable address (%d refused)", name.Host, len(addrs))
 	}
 	slices.SortFunc(usable, netip.Addr.Compare)
 	return slices.Compact(usable), ttl, nil
+}
+
+// embedded returns the IPv4 address that an IPv6 one stands for where a network translates between them, and otherwise the address itself:
+// NAT64 (RFC 6052 2.1), 6to4 (RFC 3056 2), Teredo (RFC 4380 4) and IPv4-compatible addresses (RFC 4291 2.5.5.1).
+func embedded(a netip.Addr) netip.Addr {
+	if !a.Is6() {
+		return a
+	}
+	b := a.As16()
+	last := [4]byte(b[12:])
+	switch {
+	case [12]byte(b[:12]) == [12]byte{0, 0x64, 0xff, 0x9b}, [12]byte(b[:12]) == [12]byte{} && !a.IsLoopback() && !a.IsUnspecified():
+		return netip.AddrFrom4(last)
+	case b[0] == 0x20 && b[1] == 0x02:
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	case [4]byte(b[:4]) == [4]byte{0x20, 0x01}:
+		return netip.AddrFrom4([4]byte{^last[0], ^last[1], ^last[2], ^last[3]})
+	}
+	return a
 }
 
 // dnsResolver asks the servers of resolv.conf itself, because the standard library's resolver does not tell the TTL. The hosts file

@@ -245,18 +245,22 @@ func TestLookupEndsWithContext(t *testing.T) {
 // TestLookupRefusesAddresses that a name must not point at.
 func TestLookupRefusesAddresses(t *testing.T) {
 	tests := map[string]struct {
-		answer []string
-		want   string // "" for an error
+		answer   []string
+		want     string // "" for an error
+		loopback bool
 	}{
-		"metadata service":      {[]string{"169.254.169.254"}, ""},
-		"mapped link-local":     {[]string{"::ffff:169.254.169.254"}, ""},
-		"IPv6 link-local":       {[]string{"fe80::1"}, ""},
-		"unspecified":           {[]string{"0.0.0.0", "::"}, ""},
-		"multicast":             {[]string{"224.0.0.1", "ff02::1"}, ""},
-		"none":                  {nil, ""},
-		"one good one":          {[]string{"169.254.1.1", "192.0.2.1"}, "[192.0.2.1]"},
-		"sorted, each once":     {[]string{"192.0.2.2", "192.0.2.1", "::ffff:192.0.2.2"}, "[192.0.2.1 192.0.2.2]"},
-		"loopback is a backend": {[]string{"127.0.0.1"}, "[127.0.0.1]"},
+		"metadata service":      {answer: []string{"169.254.169.254"}},
+		"mapped link-local":     {answer: []string{"::ffff:169.254.169.254"}},
+		"within IPv6":           {answer: []string{"64:ff9b::a9fe:a9fe", "64:ff9b::7f00:1", "2002:a9fe:a9fe::1", "2001:0:1::5601:5601", "::127.0.0.1"}},
+		"outside IPv6":          {answer: []string{"2001:db8::1", "64:ff9b::c000:201"}, want: "[64:ff9b::c000:201 2001:db8::1]"},
+		"IPv6 link-local":       {answer: []string{"fe80::1"}},
+		"unspecified":           {answer: []string{"0.0.0.0", "::"}},
+		"multicast":             {answer: []string{"224.0.0.1", "ff02::1"}},
+		"none":                  {},
+		"one good one":          {answer: []string{"169.254.1.1", "192.0.2.1"}, want: "[192.0.2.1]"},
+		"sorted, each once":     {answer: []string{"192.0.2.2", "192.0.2.1", "::ffff:192.0.2.2"}, want: "[192.0.2.1 192.0.2.2]"},
+		"loopback":              {answer: []string{"127.0.0.1", "::1", "::ffff:127.0.0.9"}},
+		"loopback is a backend": {answer: []string{"127.0.0.1"}, want: "[127.0.0.1]", loopback: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -264,7 +268,7 @@ func TestLookupRefusesAddresses(t *testing.T) {
 			for _, a := range tt.answer {
 				r.addrs = append(r.addrs, netip.MustParseAddr(a))
 			}
-			got, _, err := lookup(t.Context(), r, "a.test")
+			got, _, err := lookup(t.Context(), r, &config.DNS{Host: "a.test", Loopback: tt.loopback})
 			if (err != nil) != (tt.want == "") || err == nil && fmt.Sprint(got) != tt.want {
 				t.Errorf("got %v, %v, want %s", got, err, tt.want)
 			}
@@ -396,7 +400,7 @@ func TestNameOverDNS(t *testing.T) {
 	s.set("a.test", "A", "a.test. 1 IN A 127.0.0.1")
 	s.set("a.test", "AAAA")
 	lease, _ := newManager(t, Options{Resolve: s.resolver()}).Apply([]*config.Cluster{{
-		Name: "c", Protocol: config.UpstreamHTTP1, DNS: &config.DNS{Host: "a.test", Port: one.addr.Port()},
+		Name: "c", Protocol: config.UpstreamHTTP1, DNS: &config.DNS{Host: "a.test", Port: one.addr.Port(), Loopback: true},
 	}})
 	t.Cleanup(lease.Release)
 	c := lease.Cluster("c")
