@@ -31,6 +31,7 @@ import (
 	"gatehouse.dev/gatehouse/controller"
 	"gatehouse.dev/gatehouse/controller/access"
 	"gatehouse.dev/gatehouse/controller/plan"
+	"gatehouse.dev/gatehouse/controller/problem"
 	"gatehouse.dev/gatehouse/controller/provision"
 	"gatehouse.dev/gatehouse/controller/publish"
 	"gatehouse.dev/gatehouse/controller/source"
@@ -90,8 +91,6 @@ type Leader struct {
 }
 
 const (
-	// settle is how long a status waits for proxies that are about to take over a new configuration: usually some milliseconds.
-	settle = time.Second
 	// away is how long proxies that were there may be gone before what they served counts as not programmed: they reconnect within
 	// seconds when a controller ends.
 	away = 30 * time.Second
@@ -292,7 +291,8 @@ func (l *Leader) reported(r *controller.Report) {
 	l.opts.OnReport(r)
 }
 
-// refused returns the Gateways that are there and not accepted, whose addresses are to be kept.
+// refused returns the Gateways that are there and not accepted, or whose class is missing, say because it is being replaced. Their addresses are
+// to be kept.
 func refused(p *plan.Plan) []string {
 	var out []string
 	for i := range p.Outcomes {
@@ -302,6 +302,11 @@ func refused(p *plan.Plan) []string {
 		}
 		if slices.ContainsFunc(o.Conditions, func(c plan.Condition) bool { return c.Type == "Accepted" && !c.Status }) {
 			out = append(out, o.Object.Namespace+"/"+o.Object.Name)
+		}
+	}
+	for i := range p.Problems {
+		if one := &p.Problems[i]; one.Kind == "Gateway" && one.Reason == problem.UnknownClass {
+			out = append(out, one.Namespace+"/"+one.Name)
 		}
 	}
 	return out
@@ -326,8 +331,8 @@ func (l *Leader) serving(gateway string) (status.Serving, time.Duration) {
 	switch {
 	case seen.Replicas == 0 && seen.Problem == "" && age < unobserved:
 		return s, unobserved - age // its Deployment is about to be made; the provisioner will say
-	case ok && standing.Behind > 0 && standing.Age < settle:
-		return s, settle - standing.Age
+	case ok && standing.Behind > 0 && standing.Age < publish.Settle:
+		return s, publish.Settle - standing.Age // they are about to take it over
 	}
 	return s, 0
 }

@@ -82,6 +82,20 @@ func TestFleetPublish(t *testing.T) {
 	}
 }
 
+// A proxy says nothing of another Gateway's listeners and clusters.
+func TestFleetAckOfOthers(t *testing.T) {
+	w := &fakeWire{proxies: map[string][]wire.Proxy{
+		"n/a": {{Name: "a", Version: 1, Listeners: map[string]string{"n/a/http": "taken", "n/b/http": "false", "n/x/http": "false"},
+			Clusters: map[string]string{"b": "false"}}},
+	}}
+	f := NewFleet(w)
+	f.Publish(t.Context(), planned([]*config.Listener{listener("n/a", "http"), listener("n/b", "http")}, "a", "b"))
+	ack := f.Ack()
+	if len(ack.Applied.Listeners) != 1 || ack.Applied.Listeners["n/a/http"] == nil || len(ack.Applied.Clusters) != 0 {
+		t.Errorf("ack %+v", ack.Applied)
+	}
+}
+
 func TestFleetStanding(t *testing.T) {
 	w := &fakeWire{proxies: map[string][]wire.Proxy{}}
 	f := NewFleet(w)
@@ -118,4 +132,60 @@ func TestFleetStanding(t *testing.T) {
 	if s := standing(2, wire.Proxy{Name: "new", Version: 2}); s.Short > time.Second {
 		t.Errorf("short for %v, since just now", s.Short)
 	}
+}
+
+// A proxy that started anew counts once, as what it is now, although its connection from before may look alive.
+func TestFleetRestarted(t *testing.T) {
+	w := &fakeWire{proxies: map[string][]wire.Proxy{"n/a": {{Name: "p", Version: 1}, {Name: "p", Version: 1}, {Name: "q", Refused: "no"}, {Name: "q", Version: 1}}}}
+	f := NewFleet(w)
+	f.Publish(t.Context(), planned([]*config.Listener{listener("n/a", "http")}, "a"))
+	if s, _ := f.Standing("n/a", 3); s.Acknowledged != 2 || len(s.Refused) != 0 || s.Short == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// While versions come faster than every proxy takes them over, those that keep up count as having them, and one that hangs shows.
+func TestFleetStandingUnderChange(t *testing.T) {
+	w := &fakeWire{proxies: map[string][]wire.Proxy{}}
+	f := NewFleet(w)
+	now := time.Unix(1000, 0)
+	f.now = func() time.Time { return now }
+	uid := "u1"
+	publish := func(generation int64) {
+		l := listener("n/a", "http")
+		l.Origin.Generation = generation
+		p := planned([]*config.Listener{l}, "a")
+		p.Gateways[0].UID = uid
+		f.Publish(t.Context(), p)
+	}
+	publish(1)
+	for version := uint64(2); version < 50; version++ {
+		now = now.Add(100 * time.Millisecond)
+		publish(1)
+		w.proxies["n/a"] = []wire.Proxy{{Name: "hangs", Version: 1}, {Name: "keeps up", Version: version - 1}}
+		s, _ := f.Standing("n/a", 2)
+		if hangs := version > 25; hangs && (s.Acknowledged != 1 || s.Behind != 1 || s.Age < Settle) {
+			t.Fatalf("version %d: %+v", version, s)
+		}
+		if s.Acknowledged+s.Behind != 2 || s.Acknowledged == 0 {
+			t.Fatalf("version %d: %+v", version, s)
+		}
+	}
+	// Another generation is not acknowledged before every proxy runs it, nor is another Gateway of the name.
+	acknowledged := func(version uint64) {
+		t.Helper()
+		w.proxies["n/a"] = []wire.Proxy{{Name: "keeps up", Version: version - 1}}
+		if s, _ := f.Standing("n/a", 1); s.Behind != 1 || s.Age >= Settle {
+			t.Errorf("version %d: %+v", version, s)
+		}
+		w.proxies["n/a"] = []wire.Proxy{{Name: "keeps up", Version: version}}
+		if s, _ := f.Standing("n/a", 1); s.Acknowledged != 1 || s.Behind != 0 {
+			t.Errorf("version %d: %+v", version, s)
+		}
+	}
+	publish(2)
+	acknowledged(50)
+	uid = "u2"
+	publish(2)
+	acknowledged(51)
 }

@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,6 +32,8 @@ type view struct {
 	// serving says what is known of the proxies of a Gateway, "namespace/name".
 	serving func(gateway string) Serving
 	now     metav1.Time
+	// newest is the generation of the object whose status is made; desired sets it.
+	newest int64
 }
 
 // fields are the fields of a status that are to be written, by their JSON names. A field that is as it should be is missing.
@@ -50,6 +53,7 @@ func set[T any](f fields, name string, before, after T) {
 // controller are taken out again.
 func (v *view) desired(object metav1.Object, outcomes []plan.Outcome) fields {
 	f := fields{}
+	v.newest = object.GetGeneration()
 	switch o := object.(type) {
 	case *gatewayv1.GatewayClass:
 		v.class(f, o, outcomes)
@@ -204,17 +208,19 @@ func reference(o config.Origin) gatewayv1.ParentReference {
 
 // merge returns conditions in which those of an object's outcome stand at their place. A condition keeps its time while its status stays.
 // One that was written for a newer generation than the outcome knows is left alone (Gateway API: "MUST NOT perform the update on that
-// Condition"). Conditions of other types stay, but those of this controller that the outcome no longer has are taken out.
+// Condition"), unless the object itself never had that generation: such a condition came from another object of the name, and nobody else
+// would ever mend it. Conditions of other types stay, but those of this controller that the outcome no longer has are taken out.
 func (v *view) merge(before []metav1.Condition, ours []plan.Condition, generation int64) []metav1.Condition {
 	after := make([]metav1.Condition, 0, len(before)+len(ours))
 	for _, c := range before {
 		i := slices.IndexFunc(ours, func(o plan.Condition) bool { return o.Type == c.Type })
+		newer := c.ObservedGeneration > generation && c.ObservedGeneration <= v.newest
 		switch {
-		case i >= 0 && c.ObservedGeneration > generation:
+		case i >= 0 && newer:
 			after = append(after, c)
 		case i >= 0:
 			after = append(after, v.condition(ours[i], generation, &c))
-		case !passing(c.Type) || c.ObservedGeneration > generation:
+		case !passing(c.Type) || newer:
 			after = append(after, c)
 		}
 	}
@@ -246,7 +252,8 @@ func (v *view) condition(c plan.Condition, generation int64, before *metav1.Cond
 	}
 	message := c.Message
 	if len(message) > maxMessage {
-		message = message[:maxMessage-3] + "..."
+		// A character cut in two would come back as another one, and the condition would differ for ever.
+		message = strings.ToValidUTF8(message[:maxMessage-3], "") + "..."
 	}
 	out := metav1.Condition{
 		Type: c.Type, Status: status, Reason: c.Reason, Message: message, ObservedGeneration: generation, LastTransitionTime: v.now,

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"gatehouse.dev/gatehouse/controller/plan"
+	"gatehouse.dev/gatehouse/gateway/config"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -129,11 +130,15 @@ func TestGatewayProgrammed(t *testing.T) {
 		was     []metav1.Condition
 		want    string
 	}{
-		"acknowledged":                     {serving: Serving{Ready: 2, Acknowledged: 2, Addresses: ip}, want: "Programmed"},
-		"no listener":                      {serving: Serving{Ready: 2, Acknowledged: 2, Addresses: ip}, silent: true, want: "Invalid"},
-		"no address":                       {serving: Serving{Ready: 2, Acknowledged: 2}, want: "AddressNotAssigned"},
-		"another address":                  {serving: Serving{Ready: 2, Acknowledged: 2, Addresses: ip, Requested: []plan.Address{{Value: "192.0.2.9"}}}, want: "AddressNotUsable"},
-		"that address":                     {serving: Serving{Ready: 2, Acknowledged: 2, Addresses: ip, Requested: ip}, want: "Programmed"},
+		"acknowledged":          {serving: Serving{Ready: 2, Acknowledged: 2, Addresses: ip}, want: "Programmed"},
+		"no listener":           {serving: Serving{Ready: 2, Acknowledged: 2, Addresses: ip}, silent: true, want: "Invalid"},
+		"bound nowhere":         {serving: Serving{Ready: 1, Acknowledged: 1, Addresses: ip, Listeners: map[string]string{"n/g/http": "p: taken"}}, want: "Invalid"},
+		"another bound nowhere": {serving: Serving{Ready: 1, Acknowledged: 1, Addresses: ip, Listeners: map[string]string{"n/g/x": "p: taken"}}, want: "Programmed"},
+		"no address":            {serving: Serving{Ready: 2, Acknowledged: 2}, want: "AddressNotAssigned"},
+		"another address":       {serving: Serving{Ready: 2, Acknowledged: 2, Addresses: ip, Requested: []plan.Address{{Value: "192.0.2.9"}}}, want: "AddressNotUsable"},
+		"that address":          {serving: Serving{Ready: 2, Acknowledged: 2, Addresses: ip, Requested: ip}, want: "Programmed"},
+		"that address, written so": {serving: Serving{Ready: 1, Acknowledged: 1, Addresses: []plan.Address{{Value: "2001:db8::1"}},
+			Requested: []plan.Address{{Value: "2001:DB8:0::1"}}}, want: "Programmed"},
 		"any address":                      {serving: Serving{Ready: 2, Acknowledged: 2, Addresses: ip, Requested: []plan.Address{{Type: "IPAddress"}}}, want: "Programmed"},
 		"not provisioned":                  {serving: Serving{Problem: "quota"}, want: "NoResources"},
 		"none ready":                       {serving: Serving{Acknowledged: 1, Addresses: ip}, want: "Pending"},
@@ -148,8 +153,8 @@ func TestGatewayProgrammed(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			own := &plan.Outcome{Conditions: []plan.Condition{{Type: "Accepted", Status: true, Reason: "Accepted"}}}
-			own.Object.Generation = 1
-			got := gatewayProgrammed(own, []*plan.Outcome{{Serves: !c.silent}}, &c.serving, c.was)
+			own.Object.Namespace, own.Object.Name, own.Object.Generation = "n", "g", 1
+			got := gatewayProgrammed(own, []*plan.Outcome{{Object: config.Origin{Rule: "http"}, Serves: !c.silent}}, &c.serving, c.was)
 			if got.Reason != c.want || got.Status != (c.want == "Programmed") {
 				t.Errorf("got %+v, want %s", got, c.want)
 			}

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -93,7 +94,7 @@ func gatewayProgrammed(own *plan.Outcome, listeners []*plan.Outcome, serving *Se
 	}
 	if serving.Problem == "" {
 		for _, a := range serving.Requested {
-			if a.Value != "" && !slices.ContainsFunc(serving.Addresses, func(b plan.Address) bool { return strings.EqualFold(a.Value, b.Value) }) {
+			if a.Value != "" && !slices.ContainsFunc(serving.Addresses, func(b plan.Address) bool { return sameAddress(a.Value, b.Value) }) {
 				return programmed(false, string(gatewayv1.GatewayReasonAddressNotUsable),
 					"the cluster has not given the Gateway the address %q; choose one that it can give, or leave spec.addresses out", a.Value)
 			}
@@ -106,7 +107,33 @@ func gatewayProgrammed(own *plan.Outcome, listeners []*plan.Outcome, serving *Se
 	if reason, message := serving.lacking(was, own.Object.Generation); reason != "" {
 		return programmed(false, reason, "%s", message)
 	}
+	if why := closed(own, listeners, serving); why != "" && own.AttachedListenerSets == 0 {
+		return programmed(false, string(gatewayv1.GatewayReasonInvalid), "the proxies serve no listener: %s", why)
+	}
 	return programmed(true, string(gatewayv1.GatewayReasonProgrammed), "")
+}
+
+// closed says why proxies can serve none of a Gateway's listeners; "" when they serve one, or have none to serve.
+func closed(own *plan.Outcome, listeners []*plan.Outcome, serving *Serving) (why string) {
+	for _, l := range listeners {
+		if !l.Serves {
+			continue
+		}
+		if why = serving.Listeners[own.Object.Namespace+"/"+own.Object.Name+"/"+l.Object.Rule]; why == "" {
+			return ""
+		}
+	}
+	return why
+}
+
+// sameAddress compares hostnames in any case, and IP addresses in any of their spellings.
+func sameAddress(a, b string) bool {
+	if strings.EqualFold(a, b) {
+		return true
+	}
+	x, err := netip.ParseAddr(a)
+	y, wrong := netip.ParseAddr(b)
+	return err == nil && wrong == nil && x.Unmap() == y.Unmap()
 }
 
 // listenerProgrammed says whether the proxies serve a listener; name is its name in the configuration.

@@ -183,7 +183,9 @@ func (w *Writer) Changed(ref source.Ref) {
 	began := w.plan != nil
 	w.mu.Unlock()
 	if began { // the first plan looks at everything
-		w.queue.Add(ref)
+		// What is new about the object comes with the next plan, which is on its way. And another writer that takes every write of ours back
+		// must not get the next one at once: the two would keep the API server busy, and others waiting.
+		w.queue.AddAfter(ref, gather)
 	}
 }
 
@@ -208,6 +210,10 @@ func (w *Writer) process(ctx context.Context, ref source.Ref) {
 	for range conflicts {
 		if object == nil {
 			w.queue.Forget(ref)
+			return
+		}
+		if ofAnother(p, outcomes, object) {
+			w.queue.Forget(ref) // the next plan knows this object and brings it here again
 			return
 		}
 		f := v.desired(object, outcomes)
@@ -245,6 +251,23 @@ func (w *Writer) process(ctx context.Context, ref source.Ref) {
 		return
 	}
 	w.queue.AddRateLimited(ref) // others write all the time
+}
+
+// ofAnother reports whether outcomes are of an object that was deleted, while the one at hand was created since under the same name. A plan is
+// never ahead of the objects that are seen, so a generation that the object has not reached yet is another object's.
+func ofAnother(p *plan.Plan, outcomes []plan.Outcome, object metav1.Object) bool {
+	for i := range outcomes {
+		if outcomes[i].Object.Generation > object.GetGeneration() {
+			return true
+		}
+	}
+	if len(outcomes) == 0 || outcomes[0].Object.Kind != "Gateway" {
+		return false
+	}
+	i, found := slices.BinarySearchFunc(p.Gateways, outcomes[0].Object, func(g plan.Gateway, o config.Origin) int {
+		return compareRefs(refOf(g.Origin), refOf(o))
+	})
+	return found && p.Gateways[i].UID != "" && p.Gateways[i].UID != string(object.GetUID())
 }
 
 // write sends the fields as a merge patch of the object's status. The resource version makes it fail when somebody wrote meanwhile, whose

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"gatehouse.dev/gatehouse/controller/plan"
@@ -325,4 +326,47 @@ func TestWriterGone(t *testing.T) {
 	w := startWriter(t, f)
 	w.Plan(&plan.Plan{Outcomes: []plan.Outcome{outcome("a", "Accepted")}})
 	f.expect(t, "gone")
+}
+
+// An object that was deleted and created again under its name is not told what became of the one before.
+func TestWriterRecreated(t *testing.T) {
+	f := newFakeCluster("a", "b")
+	w := startWriter(t, f)
+	old := outcome("a", "NotAllowedByListeners")
+	old.Object.Generation = 5
+	w.Plan(&plan.Plan{Outcomes: []plan.Outcome{old, outcome("b", "Accepted")}})
+	f.expect(t, "written") // b
+	// Somebody else's mistake, or a write of an older version: a generation that this object never had.
+	f.edit("a", func(r *gatewayv1.HTTPRoute) {
+		r.Status.Parents = []gatewayv1.RouteParentStatus{{
+			ControllerName: "gatehouse.dev/controller", ParentRef: parentRef(&old, r.Spec.ParentRefs, "n"),
+			Conditions: []metav1.Condition{{Type: "Accepted", Status: "False", Reason: "NotAllowedByListeners", ObservedGeneration: 5}},
+		}}
+	})
+	f.show()
+	w.Plan(&plan.Plan{Outcomes: []plan.Outcome{outcome("a", "Accepted"), outcome("b", "Accepted")}})
+	f.expect(t, "written")
+	if c := f.route("a").Status.Parents[0].Conditions[0]; c.Reason != "Accepted" || c.ObservedGeneration != 1 || f.writes[routeRef("a")] != 1 {
+		t.Errorf("condition %+v after %d writes", c, f.writes[routeRef("a")])
+	}
+}
+
+func TestOfAnother(t *testing.T) {
+	origin := config.Origin{Kind: "Gateway", Namespace: "n", Name: "g", Generation: 2}
+	p := &plan.Plan{Outcomes: []plan.Outcome{{Object: origin}}, Gateways: []plan.Gateway{{Origin: origin, UID: "u1"}}}
+	for name, c := range map[string]struct {
+		uid        string
+		generation int64
+		want       bool
+	}{
+		"the same":       {"u1", 2, false},
+		"changed since":  {"u1", 3, false},
+		"created again":  {"u2", 1, true},
+		"another, older": {"u2", 2, true},
+	} {
+		o := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{UID: types.UID(c.uid), Generation: c.generation}}
+		if got := ofAnother(p, p.Outcomes, o); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
 }

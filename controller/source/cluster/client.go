@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -27,7 +28,7 @@ type client struct {
 }
 
 // connections returns what makes clients for kinds, and a client for discovery. All of them share their connections.
-func connections(config *rest.Config) (func(k *kind, version string) (*client, error), *discovery.DiscoveryClient, error) {
+func connections(config *rest.Config, logger *slog.Logger) (func(k *kind, version string) (*client, error), *discovery.DiscoveryClient, error) {
 	shared, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, nil, err
@@ -48,7 +49,9 @@ func connections(config *rest.Config) (func(k *kind, version string) (*client, e
 		k.register(scheme, gv)
 		metav1.AddToGroupVersion(scheme, gv)
 		c.params = runtime.NewParameterCodec(scheme)
-		c.rest, err = rest.RESTClientForConfigAndClient(configOf(config, scheme, gv), shared)
+		own := configOf(config, scheme, gv)
+		own.NegotiatedSerializer = tolerant{own.NegotiatedSerializer, gv.WithKind(k.name), logger}
+		c.rest, err = rest.RESTClientForConfigAndClient(own, shared)
 		return c, err
 	}, d, nil
 }

@@ -39,6 +39,9 @@ const (
 	batch = 25 * time.Millisecond
 	// patience is how long a State is held back for objects that were asked for and are not known yet.
 	patience = 2 * time.Second
+	// firstPatience is that until all that was asked for was known once. Proxies go on with what they run while a new leader reads: a plan
+	// without the Secrets that a busy API server has not shown yet would close their listeners.
+	firstPatience = 30 * time.Second
 )
 
 // Options are what a Source needs.
@@ -70,6 +73,10 @@ type Source struct {
 	gone       map[string]int
 	discovered bool
 	wanted     map[source.Ref]bool
+	// complete says that all that was wanted was known once.
+	complete bool
+	// held is since when Want has asked for more time; zero when it has not.
+	held time.Time
 	// owed says that somebody waits for a State although no object may have changed.
 	owed  bool
 	state *source.State
@@ -83,7 +90,7 @@ func New(o Options) (*Source, error) {
 	if o.DiscoverEvery == 0 {
 		o.DiscoverEvery = discoverEvery
 	}
-	connect, d, err := connections(o.Config)
+	connect, d, err := connections(o.Config, o.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("API server: %w", err)
 	}
@@ -160,13 +167,14 @@ func (s *Source) next(now time.Time) (state *source.State, again time.Duration) 
 		if w.synced {
 			continue
 		}
-		if w.late && now.Sub(w.since) >= patience {
-			continue
-		}
 		if !w.late {
 			return nil, 0 // a kind whose objects are not known yet: its watcher will wake us
 		}
-		if left := patience - now.Sub(w.since); again == 0 || left < again {
+		left := s.patience(w) - now.Sub(w.since)
+		if left <= 0 {
+			continue
+		}
+		if again == 0 || left < again {
 			again = left
 		}
 	}
@@ -210,7 +218,8 @@ func cloneRevisions(m map[string]uint64) map[string]uint64 {
 }
 
 // Want says which Secrets and ConfigMaps are read: these and no other. It returns whether all of them are known, that is, read or known
-// to be missing. When it returns false, a State will be reported once they are, or after 2 s without those that do not answer.
+// to be missing. When it returns false, a State will be reported once they are, or after 2 s (30 s at first) without those that do not
+// answer.
 //
 // Each object is watched by a request of its own that names it. A watch on a whole namespace would be one request for many objects,
 // but it would show every Secret of that namespace, which nobody permitted; and kubelets watch the Secrets of their Pods in the same way,
@@ -232,15 +241,40 @@ func (s *Source) Want(refs []config.Origin) bool {
 	}
 	s.wanted = next
 	s.watchWanted()
-	now := time.Now()
+	return s.settled(time.Now())
+}
+
+// settled says whether what is wanted is known, or was waited for long enough. Not only each object is waited for no longer than patience:
+// somebody who refers to another new one all the time must not hold back what others changed. s.mu is held.
+func (s *Source) settled(now time.Time) bool {
+	longest := firstPatience
+	if s.complete {
+		longest = patience
+	}
+	if !s.held.IsZero() && now.Sub(s.held) >= longest {
+		s.complete, s.held = true, time.Time{}
+		return true
+	}
 	for key, w := range s.watchers {
-		if key.object.Name != "" && !w.synced && now.Sub(w.since) < patience {
+		if key.object.Name != "" && !w.synced && now.Sub(w.since) < s.patience(w) {
+			if s.held.IsZero() {
+				s.held = now
+			}
 			s.owed = true
 			s.poke()
 			return false
 		}
 	}
+	s.complete, s.held = true, time.Time{}
 	return true
+}
+
+// patience is how long a watch is waited for. One that the API server forbids will not come soon. s.mu is held.
+func (s *Source) patience(w *watcher) time.Duration {
+	if s.complete || w.forbidden || w.key.object.Name == "" {
+		return patience
+	}
+	return firstPatience
 }
 
 // watchWanted starts what is wanted and not watched yet. s.mu is held.

@@ -321,3 +321,54 @@ func TestTable(t *testing.T) {
 		}
 	}
 }
+
+// One object that its Go type cannot hold, although the CRD's schema lets it through, neither keeps the others of its kind from being read nor
+// undoes what was read of it before.
+func TestUnreadable(t *testing.T) {
+	parameters := func(name, memory string) string {
+		return `{"metadata":{"namespace":"n","name":"` + name + `"},"spec":{"image":"` + name + `","resources":{"limits":{"memory":"` + memory + `"}}}}`
+	}
+	api := newFakeAPI(t)
+	api.put(t, "gatewayparameters", parameters("bad", "1e1.5"))
+	api.put(t, "gatewayparameters", parameters("good", "1Gi"))
+	l := newLab(t, api)
+	l.start(t)
+	s := l.until(t, "the good one", func(s *source.State) bool { return len(s.GatewayParameters) == 1 })
+	if g := s.GatewayParameters[key("n", "good")]; g == nil || g.Spec.Image != "good" {
+		t.Errorf("parameters %v", s.GatewayParameters)
+	}
+	// Of two changes in this order the watch must have taken the first when the second shows.
+	api.put(t, "gatewayparameters", parameters("good", "1e1.5"))
+	api.put(t, "gatewayparameters", parameters("more", "1Gi"))
+	s = l.until(t, "one more", func(s *source.State) bool { return s.GatewayParameters[key("n", "more")] != nil })
+	if g := s.GatewayParameters[key("n", "good")]; g == nil || g.Spec.Resources.Limits.Memory().String() != "1Gi" || len(s.GatewayParameters) != 2 {
+		t.Errorf("parameters %v", s.GatewayParameters)
+	}
+}
+
+// Somebody who refers to another new Secret all the time holds back others for no longer than patience; until the first plan is complete,
+// all wait longer.
+func TestWantWithoutEnd(t *testing.T) {
+	s := newLab(t, newFakeAPI(t)).Source
+	now := time.Unix(1000, 0)
+	fresh := func() { // one Secret is known, another one is new
+		clear(s.watchers)
+		s.watchers[watchKey{"Secret", key("n", "new")}] = &watcher{key: watchKey{"Secret", key("n", "new")}, since: now}
+	}
+	count := func() time.Duration {
+		began := now
+		for fresh(); !s.settled(now); fresh() {
+			now = now.Add(100 * time.Millisecond)
+			if now.Sub(began) > 2*firstPatience {
+				t.Fatal("held back for ever")
+			}
+		}
+		return now.Sub(began)
+	}
+	if took := count(); took != firstPatience {
+		t.Errorf("at first held back for %v", took)
+	}
+	if took := count(); took != patience {
+		t.Errorf("held back for %v", took)
+	}
+}

@@ -35,6 +35,8 @@ type watcher struct {
 	synced bool
 	// failure is the error of the last request, "" when it succeeded. said is what the log has been told.
 	failure, said string
+	// forbidden says that the failure is a missing right.
+	forbidden bool
 }
 
 // start begins a watch that does not run yet. s.mu is held.
@@ -91,7 +93,10 @@ func (w *watcher) note(ctx context.Context, err error) {
 	}
 	w.source.mu.Lock()
 	defer w.source.mu.Unlock()
-	w.failure = ""
+	w.failure, w.forbidden = "", err != nil && apierrors.IsForbidden(err)
+	if w.forbidden && !w.synced {
+		w.source.poke() // it is waited for no longer
+	}
 	if err != nil {
 		w.failure = err.Error()
 	}
@@ -174,8 +179,9 @@ func (w *watcher) Replace(list []any, _ string) error {
 	kept := make(map[types.NamespacedName]bool, len(list))
 	written := make([]types.NamespacedName, 0, len(list))
 	for _, o := range list {
-		if key, ok := t.put(o); ok {
-			kept[key] = true
+		key, ok := t.put(o)
+		kept[key] = true // one that cannot be read stays as it was
+		if ok {
 			written = append(written, key)
 		}
 	}
@@ -208,7 +214,7 @@ type entry struct {
 
 func newTable(k *kind) *table { return &table{kind: k, objects: map[types.NamespacedName]entry{}} }
 
-// put takes in an object and returns its name. What is shown of it stays the same pointer when nothing of that changed.
+// put takes in an object and returns its name, and whether it could. What is shown of it stays the same pointer when nothing of that changed.
 func (t *table) put(object any) (types.NamespacedName, bool) {
 	full, ok := object.(metav1.Object)
 	if !ok {
@@ -219,14 +225,14 @@ func (t *table) put(object any) (types.NamespacedName, bool) {
 	if !ok {
 		return types.NamespacedName{}, false
 	}
+	key := types.NamespacedName{Namespace: full.GetNamespace(), Name: full.GetName()}
 	e := entry{shown: t.kind.reduce(raw)}
 	if e.shown == nil {
-		return types.NamespacedName{}, false
+		return key, false
 	}
 	if t.kind.hasStatus {
 		e.full = full
 	}
-	key := types.NamespacedName{Namespace: full.GetNamespace(), Name: full.GetName()}
 	if before, ok := t.objects[key]; ok && same(before.shown, e.shown) {
 		e.shown = before.shown
 	} else {
