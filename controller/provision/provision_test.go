@@ -442,8 +442,10 @@ func TestRotation(t *testing.T) {
 	l.setCA("first and second")
 	l.Want([]plan.Gateway{g})
 	l.settled(t, g)
-	if got, want := l.writes(), map[string]int{"apply configmaps/gatehouse-web": 1}; !maps.Equal(got, want) {
-		t.Errorf("written: %v, want %v", got, want)
+	// Only the ConfigMap. It may be applied twice: what looks at it before the informer has told of the first time does so again.
+	const configMap = "apply configmaps/gatehouse-web"
+	if got := l.writes(); len(got) != 1 || got[configMap] < 1 || got[configMap] > 2 {
+		t.Errorf("written: %v, want %s", got, configMap)
 	}
 	data := l.kind(kindConfigMap).stored("shop", "gatehouse-web").(*corev1.ConfigMap).Data
 	if data[caKey] != "first and second" {
