@@ -19,7 +19,8 @@ type requestBody struct {
 	kept     []byte
 	position int // of the current attempt within kept
 	lost     bool
-	end      error // what the source ended with
+	end      error   // what the source ended with
+	beyond   [1]byte // see whole
 
 	mirrors []*mirrorBody
 }
@@ -40,7 +41,11 @@ func (b *requestBody) Ready() (n int, whole bool) {
 	if b.end != nil {
 		return 0, b.end == io.EOF
 	}
-	return ready(b.source)
+	n, whole = ready(b.source)
+	if !whole && n > 0 && b.count.Load()+int64(n) == b.source.Length() {
+		n-- // the last byte waits for the end
+	}
+	return n, whole
 }
 
 // Read replays what was kept, then reads on.
@@ -54,7 +59,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return 0, b.end
 	}
 	n, err := b.source.Read(p)
-	b.count.Add(int64(n))
+	if b.count.Add(int64(n)) == b.source.Length() && err == nil {
+		err = b.whole()
+	}
 	b.record(p[:n])
 	for _, m := range b.mirrors {
 		m.offer(p[:n], err)
@@ -62,6 +69,18 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.end = err
 	return n, err
 }
+
+// whole waits for the end of a body of which every byte is there that its length promised. Over HTTP/2 and HTTP/3 the length and the end are said apart,
+// and a client that goes on beyond the length must not have its request carried out first.
+func (b *requestBody) whole() error {
+	n, err := b.source.Read(b.beyond[:])
+	if n > 0 {
+		return exchange.NewFault(exchange.BadRequest, errLonger)
+	}
+	return err
+}
+
+var errLonger = errors.New("the body is longer than content-length says")
 
 func (b *requestBody) record(p []byte) {
 	switch {
