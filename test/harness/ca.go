@@ -63,16 +63,22 @@ func ClientTLS(host string) *tls.Config {
 func NewCertificate(t testing.TB, name string, hosts ...string) *config.Certificate {
 	t.Helper()
 	ca := theCA()
+	return issue(t, name, ca.cert, ca.key, &x509.Certificate{
+		SerialNumber: big.NewInt(ca.next.Add(1)), Subject: pkix.Name{CommonName: hosts[0]}, DNSNames: hosts,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+}
+
+// issue completes a template and signs it for a fresh key. It returns the certificate as a configuration holds it, under "test/name".
+func issue(t testing.TB, name string, ca *x509.Certificate, caKey *ecdsa.PrivateKey, template *x509.Certificate) *config.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(ca.next.Add(1)), Subject: pkix.Name{CommonName: hosts[0]}, DNSNames: hosts,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(12 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, &key.PublicKey, ca.key)
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(12*time.Hour)
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	der, err := x509.CreateCertificate(rand.Reader, template, ca, &key.PublicKey, caKey)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,25 +59,8 @@ func (a *Authority) Client(t testing.TB, commonName string) tls.Certificate {
 // ClientCertificate is Client as a configuration holds it, under "test/name".
 func (a *Authority) ClientCertificate(t testing.TB, name, commonName string) *config.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
+	return issue(t, name, a.cert, a.key, &x509.Certificate{
 		SerialNumber: big.NewInt(a.next.Add(1)), Subject: pkix.Name{CommonName: commonName},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(12 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &config.Certificate{
-		Origin: config.Origin{Kind: "Secret", Namespace: "test", Name: name}, Name: "test/" + name,
-		Chain: encodePEM("CERTIFICATE", der), Key: config.Secret(encodePEM("PRIVATE KEY", keyDER)),
-	}
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
 }

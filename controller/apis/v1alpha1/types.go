@@ -7,7 +7,6 @@ package v1alpha1
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -19,13 +18,6 @@ const (
 
 // GroupVersion names the API as Kubernetes' packages want it.
 func GroupVersion() schema.GroupVersion { return schema.GroupVersion{Group: Group, Version: Version} }
-
-// AddToScheme teaches a scheme the kinds of this API.
-func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &GatewayParameters{}, &GatewayParametersList{})
-	metav1.AddToGroupVersion(s, GroupVersion())
-	return nil
-}
 
 // GatewayParameters says how the proxies of Gateways are run. A GatewayClass refers to one with spec.parametersRef, a Gateway with
 // spec.infrastructure.parametersRef; what the Gateway's says outdoes what the class's says, field by field.

@@ -50,8 +50,10 @@ func build(ctx context.Context, o *options) (*built, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.version = string(version[bytes.LastIndexByte(bytes.TrimSpace(version), ' ')+1:])
-	out.version = strings.TrimSpace(out.version)
+	// "gatehouse version 1.2.3"
+	if out.version = strings.TrimSpace(strings.TrimPrefix(string(version), "gatehouse version ")); out.version == "" {
+		return nil, fmt.Errorf("%s --version says nothing", o.gatehouse)
+	}
 	return out, nil
 }
 
