@@ -78,10 +78,11 @@ func (b *builder) output(ctx context.Context, dir, name string, args ...string) 
 	return out, nil
 }
 
-// command prepares a command. The echo servers run in a root of their own, without the C library of this machine.
+// command prepares a command. The echo servers run in a root of their own, without the C library of this machine; the Go release is the one that
+// go.mod names, as in the Makefile.
 func (b *builder) command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOTOOLCHAIN=auto", "GOWORK=off")
 	return cmd
 }
